@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * ipc.h - what a session asks its manager: one SOCK_SEQPACKET socketpair each,
+ * one message a packet, structs in host order (both ends are the same binary).
+ *
+ * The manager trusts nothing in a request: its size, type and NUL are checked
+ * (ipc_receive_request), and a session that breaks this is killed.  A session may
+ * ask for the list any number of times and for one device once.  It goes on when
+ * the manager is gone.
+ */
+#ifndef IPC_H
+#define IPC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "vchan-transport/usbip.h"
+
+enum ipc_type {
+	IPC_LIST = 1, /* -> IPC_DEVICE for each device, then IPC_END */
+	IPC_OPEN,     /* -> IPC_OPENED with descriptors, or IPC_REFUSED */
+	IPC_DEVICE,
+	IPC_END,
+	IPC_OPENED,
+	IPC_REFUSED,
+};
+
+enum ipc_kind {
+	IPC_KIND_USB,  /* descriptor 0: usbfs, opened read-write */
+	IPC_KIND_DISK, /* descriptor 0: the image */
+	IPC_KIND_ZERO, /* no device descriptor */
+};
+
+struct ipc_request {
+	uint32_t type; /* IPC_LIST or IPC_OPEN */
+	char busid[USBIP_BUSID_BYTES];
+};
+
+struct ipc_answer {
+	uint32_t type;
+	uint32_t status; /* IPC_REFUSED: enum usbip_status */
+	uint32_t kind;	 /* IPC_OPENED: enum ipc_kind */
+	bool is_read_only;
+	bool is_high_speed;
+	struct usbip_device device; /* IPC_DEVICE, IPC_OPENED */
+	struct usbip_interface interfaces[USBIP_MAX_INTERFACES];
+	char reason[128]; /* IPC_REFUSED: for the log */
+	char serial[64];  /* disk */
+};
+
+/* Session's side. 0 or -errno; an answer that does not come within the limit is -ETIMEDOUT. */
+int ipc_ask(int sock, enum ipc_type type, const char *busid);
+/*
+ * The next answer; with IPC_OPENED `*ret_device_fd` (or -1) and `*ret_lock_fd`,
+ * which is kept open, and so locked, while the device is in use.
+ */
+int ipc_receive_answer(int sock, struct ipc_answer *ret_answer,
+		       int *ret_device_fd, int *ret_lock_fd, unsigned limit_ms);
+
+/* Manager's side: 1 with a valid request, 0 at the end, -EBADMSG, -errno. */
+int ipc_receive_request(int sock, struct ipc_request *ret_request);
+int ipc_answer(int sock, const struct ipc_answer *answer, int device_fd,
+	       int lock_fd);
+
+#endif

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * channel.h - a byte stream in both directions between two processes, whatever
+ * carries it: a shared-memory ring (channel_shm.c), a stream socket
+ * (channel_socket.c).
+ *
+ * Never blocks, but for channel_wait and the *_all helpers, which take a limit.
+ * A channel serves one conversation and is not used again.
+ *
+ * Reading ends in one of two ways, and only after every byte that the peer
+ * wrote has been consumed: -EPIPE, the peer said that it has no more (it ended
+ * in order), or -ECONNRESET or another error, the peer is gone or broke the
+ * channel.
+ *
+ * Sleeping: before a caller sleeps it asks channel_arm(); if that says true
+ * there is work and it must not sleep, otherwise the channel's descriptors
+ * will wake it.  After a wake-up it calls channel_wake() first.
+ *
+ * Notification: written and consumed bytes are seen by the peer at once, but it
+ * is woken only by channel_flush(): one call for a batch.
+ */
+#ifndef CHANNEL_H
+#define CHANNEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include "vchan-transport/address.h"
+
+#define CHANNEL_MAX_FDS 2
+
+/* What the caller of channel_arm or channel_wait wants to hear of. */
+#define CHANNEL_READ  1u /* bytes to read, or the end */
+#define CHANNEL_WRITE 2u /* room to write, or the end */
+
+struct channel_fd {
+	int fd;
+	short events; /* of poll(2) */
+};
+
+struct channel; /* opaque; made by the functions below, freed by channel_free */
+
+/* Every slot answers for its channel as the function of its name below. */
+struct channel_ops {
+	const char *name; /* "shm", "socket" */
+	ssize_t (*peek)(struct channel *c, struct iovec ret_pieces[2]);
+	void (*consume)(struct channel *c, size_t bytes);
+	ssize_t (*read)(struct channel *c, void *to, size_t bytes);
+	ssize_t (*writev)(struct channel *c, const struct iovec *v, int n);
+	void (*flush)(struct channel *c);
+	bool (*arm)(struct channel *c, unsigned want);
+	void (*wake)(struct channel *c);
+	size_t (*fds)(struct channel *c, unsigned want,
+		      struct channel_fd ret_fds[CHANNEL_MAX_FDS]);
+	int (*end)(struct channel *c);
+	void (*free)(struct channel *c);
+};
+
+/* First member of each kind of channel. */
+struct channel {
+	const struct channel_ops *ops;
+};
+
+/*
+ * Received bytes that are not consumed yet, oldest first, in up to two pieces
+ * of memory (unused: length 0).  Returns their number, 0 if there are none now,
+ * or how the stream ended.  The memory may be shared with the peer: copy what
+ * is judged.  Valid until the next call on this channel.  A channel can always
+ * gather CHANNEL_PEEK_BYTES before it must be consumed from.
+ */
+#define CHANNEL_PEEK_BYTES 32768
+ssize_t channel_peek(struct channel *c, struct iovec ret_pieces[2]);
+void channel_consume(struct channel *c, size_t bytes);
+
+/* Reads up to `bytes`: how many, 0 if none now, or how the stream ended. */
+ssize_t channel_read(struct channel *c, void *to, size_t bytes);
+
+/* Writes what fits: how many bytes, 0 if there is no room, or -errno. */
+ssize_t channel_writev(struct channel *c, const struct iovec *v, int n);
+
+/* Wakes the peer if it waits for what was written or consumed. */
+void channel_flush(struct channel *c);
+
+/* To be asked before sleeping: true = do not sleep, there is work. */
+bool channel_arm(struct channel *c, unsigned want);
+
+/* To be called after one of the descriptors was ready. */
+void channel_wake(struct channel *c);
+
+/* The descriptors to poll for `want`; returns how many. */
+size_t channel_fds(struct channel *c, unsigned want,
+		   struct channel_fd ret_fds[CHANNEL_MAX_FDS]);
+
+/*
+ * Says that no more will be written; what was written before still arrives.
+ * Reading goes on.  0 or -errno.
+ */
+int channel_end(struct channel *c);
+
+/* Lets go of everything.  NULL is fine. */
+void channel_free(struct channel *c);
+
+const char *channel_kind(const struct channel *c);
+
+/*
+ * For conversations with one question at a time.  Each waits at most until
+ * `deadline_ms` of clock_ms(): -ETIMEDOUT then; otherwise 0 or how the stream
+ * ended.  channel_write_all flushes.
+ */
+uint64_t clock_ms(void);
+int channel_wait(struct channel *c, unsigned want, uint64_t deadline_ms);
+int channel_read_all(struct channel *c, void *to, size_t bytes,
+		     uint64_t deadline_ms);
+int channel_write_all(struct channel *c, const void *from, size_t bytes,
+		      uint64_t deadline_ms);
+/* Ends, then waits for the peer's end and drops what it still sends. */
+void channel_finish(struct channel *c, uint64_t deadline_ms);
+
+/*
+ * Opens a channel to a listener as a client: socket for tcp: and vsock:, shm
+ * for unix:.  -EOPNOTSUPP for what this build does not carry.  The failure's
+ * words are left in `why` (at least 128 bytes).
+ */
+int channel_connect(const struct address *to, uint64_t deadline_ms,
+		    struct channel **ret_channel, char why[static 128]);
+
+/*
+ * Takes over an accepted connection: as a stream (tcp:, vsock:) or, for unix:,
+ * by offering shared memory with rings of `ring_bytes` each way (a power of
+ * two).  Owns `fd` from the call on, on failure too.
+ */
+int channel_accept(enum address_kind kind, int fd, size_t ring_bytes,
+		   uint64_t deadline_ms, struct channel **ret_channel);
+
+#define CHANNEL_RING_BYTES (1u << 20)
+#define CHANNEL_MIN_RING_BYTES (64u << 10)
+#define CHANNEL_MAX_RING_BYTES (16u << 20)
+
+/* A stream of any kind on a connected socket; owns `fd`. */
+int channel_socket_new(int fd, struct channel **ret_channel);
+
+/* The two ends of channel_shm, over a connected AF_UNIX socket; own `fd`. */
+int channel_shm_serve(int fd, size_t ring_bytes, uint64_t deadline_ms,
+		      struct channel **ret_channel);
+int channel_shm_join(int fd, uint64_t deadline_ms,
+		     struct channel **ret_channel);
+
+#endif
