@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+# xusbip: one makefile for everything; "make help" lists the targets.
+#
+# A folder is a module: its sources are whatever it holds, without the mains
+# one static archive, so a program or a test links only what it uses. Variants
+# (clang, sanitizers, fuzzing) build the same tree into a folder of their own
+# below build/.
+
+PREFIX       ?= /usr/local
+SYSCONFDIR   ?= /etc
+DESTDIR      ?=
+V            ?= 0
+WERROR       ?= -Werror
+FUZZ_SECONDS ?= 60
+TEST_JOBS    ?= 2
+
+.DEFAULT_GOAL := all
+comma := ,
+Q := $(if $(filter 1,$(V)),,@)
+
+# "make deps check": the parts of check must not start before deps is done.
+ifneq ($(filter deps,$(MAKECMDGOALS)),)
+.NOTPARALLEL:
+endif
+
+# ---- variants ---------------------------------------------------------------
+
+IS_CLANG := $(findstring clang,$(CC))
+ROOT_BUILD := build
+ifneq ($(FUZZ),)
+BUILD := $(ROOT_BUILD)/fuzz
+SANITIZE := -fsanitize=fuzzer-no-link,address,undefined
+else ifneq ($(SAN),)
+BUILD := $(ROOT_BUILD)/$(if $(IS_CLANG),clang-)san-$(subst $(comma),-,$(SAN))
+SANITIZE := -fsanitize=$(SAN)
+else ifneq ($(IS_CLANG),)
+BUILD := $(ROOT_BUILD)/clang
+else
+BUILD := $(ROOT_BUILD)
+endif
+
+# ---- flags ------------------------------------------------------------------
+
+# Asked when first used, not when make starts: "make deps" may only now be
+# installing what pkg-config looks for.
+once = $(eval $(1) := $(2))$($(1))
+PKGS := libusb-1.0 libuv libconfuse json-c libseccomp libcap-ng libudev \
+        openssl xenvchan xenstore
+PKG_CPPFLAGS = $(call once,PKG_CPPFLAGS,$(subst -I,-isystem ,\
+               $(shell pkg-config --cflags $(PKGS))))
+PKG_LIBS = $(call once,PKG_LIBS,$(shell pkg-config --libs $(PKGS)))
+TEST_LIBS = $(call once,TEST_LIBS,$(shell pkg-config --libs cmocka))
+
+CFLAGS ?= -O2 -g
+WARN := -Wall -Wextra $(WERROR) -Wshadow -Wstrict-prototypes \
+        -Wmissing-prototypes -Wold-style-definition -Wvla -Wformat=2 -Wundef \
+        -Wpointer-arith -Wwrite-strings -Wcast-qual -Wimplicit-fallthrough \
+        -Wnull-dereference
+HARDEN := -fPIE -fstack-protector-strong -fstack-clash-protection \
+          -fno-strict-overflow
+# clang 14 hides this one behind a flag that says it will be removed.
+HARDEN += $(if $(IS_CLANG),,-ftrivial-auto-var-init=zero)
+HARDEN += $(if $(filter x86_64,$(shell uname -m)),-fcf-protection)
+
+ifneq ($(SANITIZE),)
+SANITIZE += -fno-sanitize-recover=all -fno-omit-frame-pointer
+else
+HARDEN_CPPFLAGS := -D_FORTIFY_SOURCE=2
+endif
+
+ALL_CPPFLAGS = -I. -D_GNU_SOURCE $(HARDEN_CPPFLAGS) $(PKG_CPPFLAGS) $(CPPFLAGS)
+ALL_CFLAGS = -std=c11 $(WARN) $(HARDEN) $(CFLAGS) $(SANITIZE)
+ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now,-z,noexecstack,--as-needed $(SANITIZE) \
+              $(LDFLAGS)
+
+# ---- what there is ----------------------------------------------------------
+
+mains := gateway/main.c frontend/agent_main.c frontend/xusbip_main.c
+modules := vchan-transport gateway frontend tests/fake
+module_sources = $(filter-out $(mains),$(wildcard $(1)/*.c))
+
+unit_sources := $(wildcard tests/unit/test_*.c)
+fuzz_sources := $(wildcard tests/fuzz/fuzz_*.c)
+# Programs of one file each that the tests and the benchmarks run.
+tool_sources := $(wildcard tests/vm/*.c tests/integration/*.c tests/bench/*.c)
+models       := $(wildcard tests/model/*.pml)
+
+sources := $(wildcard $(mains)) $(unit_sources) $(tool_sources) \
+           $(foreach m,$(modules),$(call module_sources,$(m)))
+headers := $(wildcard $(addsuffix /*.h,$(modules) tests/unit tests/fuzz))
+
+objects   := $(sources:%.c=$(BUILD)/%.o)
+archives  := $(foreach m,tests/fake gateway frontend vchan-transport,\
+               $(BUILD)/lib$(notdir $(m)).a)
+unit_bins := $(unit_sources:%.c=$(BUILD)/%)
+fuzz_bins := $(fuzz_sources:%.c=$(BUILD)/%)
+tool_bins := $(tool_sources:%.c=$(BUILD)/%)
+programs  := $(if $(wildcard gateway/main.c),$(BUILD)/xusbip-gateway) \
+             $(if $(wildcard frontend/agent_main.c),$(BUILD)/xusbip-frontend) \
+             $(if $(wildcard frontend/xusbip_main.c),$(BUILD)/xusbip)
+
+# Tests find the programs of the variant under test here.
+export XUSBIP_BUILD := $(abspath $(BUILD))
+
+# ---- building ---------------------------------------------------------------
+
+.PHONY: all deps tests objects
+all: $(programs)	## build the daemons and the command
+
+tests: all $(unit_bins) $(tool_bins)	## build the tests and their helpers
+
+objects: $(objects)
+
+deps:	## install what building, tests and lint need (Debian, as root)
+	$(Q)tests/install-deps
+
+$(BUILD)/xusbip-gateway: $(BUILD)/gateway/main.o $(BUILD)/libgateway.a
+$(BUILD)/xusbip-frontend: $(BUILD)/frontend/agent_main.o $(BUILD)/libfrontend.a
+$(BUILD)/xusbip: $(BUILD)/frontend/xusbip_main.o $(BUILD)/libfrontend.a
+$(programs): $(BUILD)/libvchan-transport.a
+
+$(programs):
+	@echo "  LD    $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+$(unit_bins) $(tool_bins): %: %.o $(archives)
+	@echo "  LD    $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(TEST_LIBS) $(PKG_LIBS)
+
+$(fuzz_bins): %: %.o $(archives)
+	@echo "  LD    $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(PKG_LIBS)
+
+define archive_rule
+$$(BUILD)/lib$(notdir $(1)).a: $$(patsubst %.c,$$(BUILD)/%.o,\
+                               $(call module_sources,$(1)))
+	@mkdir -p $$(@D)
+	$$(Q)rm -f $$@ && $$(AR) rcsD $$@ $$^
+endef
+$(foreach m,$(modules),$(eval $(call archive_rule,$(m))))
+
+$(BUILD)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	@echo "  CC    $<"
+	$(Q)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+.SECONDARY:
+
+# ---- tests ------------------------------------------------------------------
+
+.PHONY: check check-unit check-san check-fuzz check-model check-clang \
+        check-integration check-vm fuzz demo bench
+check_steps := lint clang unit san fuzz model integration vm
+
+check:	## every test there is; the last line is the sum
+	$(Q)rm -rf $(ROOT_BUILD)/check
+	$(Q)$(MAKE) --no-print-directory -j$(TEST_JOBS) tests
+	$(Q)for step in $(check_steps); do \
+		tests/run-step $$step $(MAKE) --no-print-directory \
+			-j$(TEST_JOBS) check-$$step; \
+	done; tests/run-step --sum
+
+.PHONY: check-lint
+check-lint: lint
+
+check-unit: $(unit_bins)	## unit tests
+	$(Q)CMOCKA_MESSAGE_OUTPUT=TAP tests/run-tests -j $(TEST_JOBS) -t 60 \
+		$(sort $(unit_bins))
+
+check-integration: tests	## the real programs, on this machine
+	$(Q)tests/run-tests -t 600 $(sort $(wildcard tests/integration/test_*.py))
+
+check-vm: tests	## the real programs in guests with a stock kernel
+	$(Q)tests/vm/run
+
+check-san:	## unit and integration tests under ASan and UBSan
+	$(Q)$(MAKE) --no-print-directory SAN=address,undefined tests
+	$(Q)rc=0; for step in unit integration; do \
+		$(MAKE) --no-print-directory SAN=address,undefined \
+			check-$$step || rc=1; \
+	done; exit $$rc
+
+check-clang:	## a build of everything with clang
+	$(Q)$(MAKE) --no-print-directory CC=clang tests
+	@echo "ok 1 - everything builds with clang"
+
+check-fuzz:	## each seed and each old finding once through its fuzz target
+	$(Q)$(MAKE) --no-print-directory FUZZ=1 CC=clang fuzz-bins
+	$(Q)tests/run-fuzz replay $(fuzz_sources)
+
+fuzz:	## fuzz each target for FUZZ_SECONDS
+	$(Q)$(MAKE) --no-print-directory FUZZ=1 CC=clang fuzz-bins
+	$(Q)tests/run-fuzz $(FUZZ_SECONDS) $(fuzz_sources)
+
+.PHONY: fuzz-bins
+fuzz-bins: $(fuzz_bins)
+
+check-model:	## the Promela models, with spin
+	$(Q)tests/run-model $(models)
+
+demo: tests	## a guest takes a virtual disk of this machine, step by step
+	$(Q)tests/demo
+
+bench: tests	## instructions per operation, side by side with the kernel's own
+	$(Q)tests/bench/run
+
+# ---- lint -------------------------------------------------------------------
+
+.PHONY: lint format tidy
+lint:	## format, clang-tidy, cppcheck, shellcheck, mandoc, codespell and more
+	$(Q)tests/lint/run $(ROOT_BUILD)/lint
+
+format:	## rewrite the C sources in the house style
+	$(Q)clang-format -i $(sources) $(fuzz_sources) $(headers)
+
+# The object knows which headers its source includes: when one of them
+# changes, it is made again, and so is this.
+tidy_stamps := $(patsubst %.c,$(BUILD)/lint/%.tidy,$(sources))
+tidy: $(tidy_stamps)
+$(BUILD)/lint/%.tidy: %.c $(BUILD)/%.o .clang-tidy
+	@mkdir -p $(@D)
+	@echo "  TIDY  $<"
+	$(Q)clang-tidy --quiet $< -- $(ALL_CPPFLAGS) -std=c11 2>$@.err || \
+		{ cat $@.err; exit 1; }
+	$(Q)touch $@
+
+# ---- installing -------------------------------------------------------------
+
+# One line a group: the files, where they go, their mode. Folders below etc/
+# are named for the place that their files belong to.
+install_groups := sbin bin man1 man5 man8 units tmpfiles sysusers modules
+sbin_files     := $(filter %/xusbip-gateway %/xusbip-frontend,$(programs))
+sbin_place     := $(PREFIX)/sbin
+bin_files      := $(filter %/xusbip,$(programs))
+bin_place      := $(PREFIX)/bin
+man1_files     := $(wildcard docs/man/*.1)
+man1_place     := $(PREFIX)/share/man/man1
+man5_files     := $(wildcard docs/man/*.5)
+man5_place     := $(PREFIX)/share/man/man5
+man8_files     := $(wildcard docs/man/*.8)
+man8_place     := $(PREFIX)/share/man/man8
+units_files    := $(wildcard etc/systemd/*.*)
+units_place    := $(PREFIX)/lib/systemd/system
+tmpfiles_files := $(wildcard etc/tmpfiles.d/*.conf)
+tmpfiles_place := $(PREFIX)/lib/tmpfiles.d
+sysusers_files := $(wildcard etc/sysusers.d/*.conf)
+sysusers_place := $(PREFIX)/lib/sysusers.d
+modules_files  := $(wildcard etc/modules-load.d/*.conf)
+modules_place  := $(PREFIX)/lib/modules-load.d
+config_files   := $(wildcard etc/*.conf)
+config_place   := $(SYSCONFDIR)/xusbip
+modes          := sbin:0755 bin:0755
+
+mode_of = $(or $(patsubst $(1):%,%,$(filter $(1):%,$(modes))),0644)
+install_line = $(foreach f,$($(1)_files),install -D -m $(call mode_of,$(1)) $(f) \
+               $(DESTDIR)$($(1)_place)/$(notdir $(f)) &&)
+remove_line = $(foreach f,$($(1)_files),$(DESTDIR)$($(1)_place)/$(notdir $(f)))
+
+.PHONY: install uninstall clean help
+install: all	## install below PREFIX; configuration that is there stays
+	$(Q)$(foreach g,$(install_groups),$(call install_line,$(g))) true
+	$(Q)for f in $(config_files); do \
+		to=$(DESTDIR)$(config_place)/$$(basename $$f); \
+		[ -e $$to ] || install -D -m 0644 $$f $$to; \
+	done
+
+uninstall:	## remove what install put there, but for configuration
+	$(Q)rm -f $(foreach g,$(install_groups),$(call remove_line,$(g)))
+
+clean:	## remove what was built
+	rm -rf $(ROOT_BUILD)
+
+help:	## list the targets
+	@sed -n 's/^\([a-z-]*\):.*	## /  \1\t/p' Makefile | expand -t 20
+
+-include $(objects:.o=.d) $(fuzz_sources:%.c=$(BUILD)/%.d)
