@@ -13,8 +13,8 @@
  * channel.
  *
  * Sleeping: before a caller sleeps it asks channel_arm(); if that says true
- * there is work and it must not sleep, otherwise the channel's descriptors
- * will wake it.  After a wake-up it calls channel_wake() first.
+ * there is news and it must not sleep, otherwise the channel's descriptors
+ * will wake it.  For each descriptor that woke it, it calls channel_wake().
  *
  * Notification: written and consumed bytes are seen by the peer at once, but it
  * is woken only by channel_flush(): one call for a batch.
@@ -33,8 +33,10 @@
 #define CHANNEL_MAX_FDS 2
 
 /* What the caller of channel_arm or channel_wait wants to hear of. */
-#define CHANNEL_READ  1u /* bytes to read, or the end */
-#define CHANNEL_WRITE 2u /* room to write, or the end */
+#define CHANNEL_READ  1u /* bytes that the last peek or read did not show */
+#define CHANNEL_WRITE 2u /* room, after a write that did not fit */
+/* With channel_arm: nothing else is awaited, so a short spin costs nobody. */
+#define CHANNEL_SPIN  4u
 
 struct channel_fd {
 	int fd;
@@ -52,7 +54,7 @@ struct channel_ops {
 	ssize_t (*writev)(struct channel *c, const struct iovec *v, int n);
 	void (*flush)(struct channel *c);
 	bool (*arm)(struct channel *c, unsigned want);
-	void (*wake)(struct channel *c);
+	bool (*wake)(struct channel *c, int fd);
 	size_t (*fds)(struct channel *c, unsigned want,
 		      struct channel_fd ret_fds[CHANNEL_MAX_FDS]);
 	int (*end)(struct channel *c);
@@ -84,11 +86,11 @@ ssize_t channel_writev(struct channel *c, const struct iovec *v, int n);
 /* Wakes the peer if it waits for what was written or consumed. */
 void channel_flush(struct channel *c);
 
-/* To be asked before sleeping: true = do not sleep, there is work. */
+/* To be asked before sleeping: true = do not sleep, there is news. */
 bool channel_arm(struct channel *c, unsigned want);
 
-/* To be called after one of the descriptors was ready. */
-void channel_wake(struct channel *c);
+/* A descriptor was ready.  False: it has nothing more to say, drop it. */
+bool channel_wake(struct channel *c, int fd);
 
 /* The descriptors to poll for `want`; returns how many. */
 size_t channel_fds(struct channel *c, unsigned want,

@@ -4,8 +4,8 @@
  *
  * Descriptors, timers, signals, and sources: a source is asked before each
  * sleep whether it has work that no descriptor will announce (a ring, libusb);
- * if one has, the loop does not sleep and calls its work() on the next turn.
- * Work is done within a budget: it returns early and says true to has_work().
+ * if one has, the loop calls its work() instead of sleeping.  Work is done
+ * within a budget: it returns early and says true to has_work() again.
  *
  * Callbacks do not block.  Everything here is owned by its loop; a handle may be
  * stopped inside any callback, its own included, and is not used afterwards.
@@ -31,7 +31,7 @@ int loop_new(struct loop **ret_loop);
 /* Stops what is left and frees it.  NULL is fine. */
 void loop_free(struct loop *loop);
 
-/* Runs until loop_stop or until nothing is watched. */
+/* Runs until loop_stop. */
 void loop_run(struct loop *loop);
 void loop_stop(struct loop *loop);
 
@@ -39,9 +39,15 @@ void loop_stop(struct loop *loop);
 uint64_t loop_now_ms(struct loop *loop);
 
 /*
- * Watches `fd` for `events` of poll(2) (POLLIN, POLLOUT; errors and hang-ups are
- * reported as the events asked for).  The descriptor stays the caller's, who stops
- * the watch before closing it.
+ * Kills this process with SIGALRM if the loop does not turn for `seconds`: a
+ * device or a peer that manages to block it ends its own attachment, no more.
+ */
+int loop_set_watchdog(struct loop *loop, unsigned seconds);
+
+/*
+ * Watches `fd` for `events` of poll(2) (POLLIN, POLLOUT).  An error condition is
+ * reported once, as POLLERR, and ends the watching.  The descriptor stays the
+ * caller's, who stops the watch before closing it.
  */
 typedef void loop_fd_cb(void *arg, short revents);
 int loop_watch_fd(struct loop *loop, int fd, short events, loop_fd_cb *on_ready,
