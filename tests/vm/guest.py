@@ -235,8 +235,9 @@ class Guest:
         accel = 'tcg,thread=' + ('single' if self.icount else 'multi')
         append = f'{APPEND} {"bed.net" if self.net else ""} {self.append}'
         return [
-            'qemu-system-x86_64', '-name', self.name, '-M', 'q35',
-            '-accel', accel, '-cpu', 'max,-erms,-fsrm',
+            'qemu-system-x86_64', '-name', self.name, '-accel', accel,
+            '-M', 'q35,sata=off,smbus=off,i8042=off',
+            '-cpu', 'max,-erms,-fsrm',
             '-smp', str(self.smp), '-m', str(self.mem),
             '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot',
             '-kernel', os.path.join(IMAGE, 'vmlinux'),
