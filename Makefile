@@ -150,17 +150,19 @@ $(BUILD)/%.o: %.c Makefile
 
 .PHONY: check check-unit check-san check-fuzz check-model check-clang \
         check-integration check-vm fuzz demo bench
-check_steps := lint clang unit san fuzz model integration vm
+check_steps := build lint clang unit san fuzz model integration vm
 
 check:	## every test there is; the last line is the sum
 	$(Q)rm -rf $(ROOT_BUILD)/check
-	$(Q)$(MAKE) --no-print-directory -j$(TEST_JOBS) tests
 	$(Q)for step in $(check_steps); do \
 		tests/run-step $$step $(MAKE) --no-print-directory \
 			-j$(TEST_JOBS) check-$$step; \
 	done; tests/run-step --sum
 
-.PHONY: check-lint
+.PHONY: check-build check-lint
+check-build: tests
+	@echo "ok - everything builds with $(CC)"
+
 check-lint: lint
 
 check-unit: $(unit_bins)	## unit tests
@@ -181,8 +183,7 @@ check-san:	## unit and integration tests under ASan and UBSan
 	done; exit $$rc
 
 check-clang:	## a build of everything with clang
-	$(Q)$(MAKE) --no-print-directory CC=clang tests
-	@echo "ok 1 - everything builds with clang"
+	$(Q)$(MAKE) --no-print-directory CC=clang check-build
 
 check-fuzz:	## each seed and each old finding once through its fuzz target
 	$(Q)$(MAKE) --no-print-directory FUZZ=1 CC=clang fuzz-bins
@@ -215,7 +216,7 @@ format:	## rewrite the C sources in the house style
 
 # The object knows which headers its source includes: when one of them
 # changes, it is made again, and so is this.
-tidy_stamps := $(patsubst %.c,$(BUILD)/lint/%.tidy,$(sources))
+tidy_stamps := $(patsubst %.c,$(BUILD)/lint/%.tidy,$(sources) $(fuzz_sources))
 tidy: $(tidy_stamps)
 $(BUILD)/lint/%.tidy: %.c $(BUILD)/%.o .clang-tidy
 	@mkdir -p $(@D)
