@@ -64,6 +64,8 @@ HARDEN += $(if $(filter x86_64,$(shell uname -m)),-fcf-protection)
 
 ifneq ($(SANITIZE),)
 SANITIZE += -fno-sanitize-recover=all -fno-omit-frame-pointer
+# gcc warns about the paths that the sanitizers' own checks add.
+WARN += $(if $(IS_CLANG),,-Wno-null-dereference -Wno-maybe-uninitialized)
 else
 HARDEN_CPPFLAGS := -D_FORTIFY_SOURCE=2
 endif
