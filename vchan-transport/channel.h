@@ -36,7 +36,7 @@
 #define CHANNEL_READ  1u /* bytes that the last peek or read did not show */
 #define CHANNEL_WRITE 2u /* room, after a write that did not fit */
 /* With channel_arm: nothing else is awaited, so a short spin costs nobody. */
-#define CHANNEL_SPIN  4u
+#define CHANNEL_SPIN 4u
 
 struct channel_fd {
 	int fd;
@@ -50,6 +50,7 @@ struct channel_ops {
 	const char *name; /* "shm", "socket" */
 	ssize_t (*peek)(struct channel *c, struct iovec ret_pieces[2]);
 	void (*consume)(struct channel *c, size_t bytes);
+	int (*ended)(struct channel *c);
 	ssize_t (*read)(struct channel *c, void *to, size_t bytes);
 	ssize_t (*writev)(struct channel *c, const struct iovec *v, int n);
 	void (*flush)(struct channel *c);
@@ -76,6 +77,13 @@ struct channel {
 #define CHANNEL_PEEK_BYTES 32768
 ssize_t channel_peek(struct channel *c, struct iovec ret_pieces[2]);
 void channel_consume(struct channel *c, size_t bytes);
+
+/*
+ * How the stream has ended, 0 if it has not; bytes may still lie there.  Who
+ * waits for the rest of a message asks this first and then channel_peek: what
+ * that does not show will not come.
+ */
+int channel_ended(struct channel *c);
 
 /* Reads up to `bytes`: how many, 0 if none now, or how the stream ended. */
 ssize_t channel_read(struct channel *c, void *to, size_t bytes);
@@ -135,9 +143,9 @@ int channel_connect(const struct address *to, uint64_t deadline_ms,
  * two).  Owns `fd` from the call on, on failure too.
  */
 int channel_accept(enum address_kind kind, int fd, size_t ring_bytes,
-		   uint64_t deadline_ms, struct channel **ret_channel);
+		   struct channel **ret_channel);
 
-#define CHANNEL_RING_BYTES (1u << 20)
+#define CHANNEL_RING_BYTES     (1u << 20)
 #define CHANNEL_MIN_RING_BYTES (64u << 10)
 #define CHANNEL_MAX_RING_BYTES (16u << 20)
 
@@ -145,8 +153,7 @@ int channel_accept(enum address_kind kind, int fd, size_t ring_bytes,
 int channel_socket_new(int fd, struct channel **ret_channel);
 
 /* The two ends of channel_shm, over a connected AF_UNIX socket; own `fd`. */
-int channel_shm_serve(int fd, size_t ring_bytes, uint64_t deadline_ms,
-		      struct channel **ret_channel);
+int channel_shm_serve(int fd, size_t ring_bytes, struct channel **ret_channel);
 int channel_shm_join(int fd, uint64_t deadline_ms,
 		     struct channel **ret_channel);
 

@@ -33,12 +33,12 @@
 #include "vchan-transport/fdpass.h"
 #include "vchan-transport/ring.h"
 
-#define SHM_MAGIC      0x6d687362u
-#define SHM_VERSION    1u
-#define CONTROL_BYTES  4096u
-#define SPIN_NS	       20000
+#define SHM_MAGIC     0x6d687362u
+#define SHM_VERSION   1u
+#define CONTROL_BYTES 4096u
+#define SPIN_NS       20000
 /* A spin that found nothing is not tried again for this many sleeps. */
-#define SPIN_PAUSE     16
+#define SPIN_PAUSE 16
 
 /* The one message of the rendezvous; both ends are on one machine. */
 struct shm_offer {
@@ -55,7 +55,12 @@ struct shm_control {
 };
 _Static_assert(sizeof(struct shm_control) <= CONTROL_BYTES, "one page");
 
-enum { OFFER_MEMORY, OFFER_SERVER_BELL, OFFER_CLIENT_BELL, OFFER_FDS };
+enum {
+	OFFER_MEMORY,
+	OFFER_SERVER_BELL,
+	OFFER_CLIENT_BELL,
+	OFFER_FDS
+};
 
 struct channel_shm {
 	struct channel base;
@@ -63,11 +68,12 @@ struct channel_shm {
 	struct ring out;
 	uint8_t *memory;
 	size_t memory_bytes;
-	int bell;	/* ours: rung by the peer */
+	int bell; /* ours: rung by the peer */
 	int peer_bell;
-	int sock;	/* -1 once it hung up */
-	bool is_gone;	/* the socket hung up: the peer process is gone */
-	bool can_spin;	/* there is another CPU for the peer */
+	int sock;     /* -1 once it hung up */
+	bool is_gone; /* the socket hung up: the peer process is gone */
+	bool is_gone_told;
+	bool can_spin; /* there is another CPU for the peer */
 	unsigned spin_pause;
 };
 
@@ -89,6 +95,16 @@ static ssize_t shm_peek(struct channel *c, struct iovec ret_pieces[2])
 static void shm_consume(struct channel *c, size_t bytes)
 {
 	ring_consume(&shm_of(c)->in, (uint32_t)bytes);
+}
+
+static int shm_ended(struct channel *c)
+{
+	struct channel_shm *s = shm_of(c);
+
+	if (ring_is_ended(&s->in))
+		return -EPIPE;
+	s->is_gone_told = s->is_gone;
+	return s->is_gone ? -ECONNRESET : 0;
 }
 
 static ssize_t shm_read(struct channel *c, void *to, size_t bytes)
@@ -167,7 +183,7 @@ static bool shm_spin(struct channel_shm *s)
 static bool shm_arm(struct channel *c, unsigned want)
 {
 	struct channel_shm *s = shm_of(c);
-	bool has_news = s->is_gone;
+	bool has_news = s->is_gone && !s->is_gone_told;
 
 	if (want & CHANNEL_READ) {
 		if ((want & CHANNEL_SPIN) && s->can_spin && shm_spin(s))
@@ -243,6 +259,7 @@ static const struct channel_ops shm_ops = {
 	.name = "shm",
 	.peek = shm_peek,
 	.consume = shm_consume,
+	.ended = shm_ended,
 	.read = shm_read,
 	.writev = shm_writev,
 	.flush = shm_flush,
@@ -304,7 +321,8 @@ static int shm_map(struct channel_shm *s, int memfd, uint32_t ring_bytes,
 
 static int make_memory(size_t bytes)
 {
-	int fd = memfd_create("xusbip-channel", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	int fd =
+		memfd_create("xusbip-channel", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	int r;
 
 	if (fd < 0)
@@ -346,13 +364,11 @@ static int shm_offer(struct channel_shm *s, uint32_t ring_bytes)
 	return r;
 }
 
-int channel_shm_serve(int fd, size_t ring_bytes, uint64_t deadline_ms,
-		      struct channel **ret_channel)
+int channel_shm_serve(int fd, size_t ring_bytes, struct channel **ret_channel)
 {
 	struct channel_shm *s;
 	int r;
 
-	(void)deadline_ms; /* an offer into an empty socket does not wait */
 	if (!is_ring_size(ring_bytes)) {
 		(void)close(fd);
 		return -EINVAL;

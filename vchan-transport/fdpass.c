@@ -9,8 +9,8 @@
 int fdpass_send(int sock, const void *bytes, size_t num_bytes, const int *fds,
 		size_t num_fds)
 {
-	_Alignas(struct cmsghdr) char control[CMSG_SPACE(
-		FDPASS_MAX * sizeof(int))] = { 0 };
+	_Alignas(struct cmsghdr) char
+		control[CMSG_SPACE(FDPASS_MAX * sizeof(int))] = { 0 };
 	union { /* iov_base is not const, sendmsg does not write */
 		const void *in;
 		void *out;
@@ -58,8 +58,8 @@ static size_t take_fds(struct msghdr *msg, int fds[FDPASS_MAX])
 ssize_t fdpass_recv(int sock, void *bytes, size_t cap, int *ret_fds,
 		    size_t max_fds)
 {
-	_Alignas(struct cmsghdr) char control[CMSG_SPACE(
-		FDPASS_MAX * sizeof(int))];
+	_Alignas(struct cmsghdr) char
+		control[CMSG_SPACE(FDPASS_MAX * sizeof(int))];
 	struct iovec iov = { .iov_base = bytes, .iov_len = cap };
 	struct msghdr msg = { .msg_iov = &iov,
 			      .msg_iovlen = 1,

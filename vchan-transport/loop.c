@@ -13,7 +13,7 @@
 struct loop {
 	uv_loop_t uv;
 	uv_prepare_t prepare; /* asks the sources before each sleep */
-	uv_idle_t idle;	      /* active: the next sleep is no sleep */
+	uv_idle_t idle;       /* active: the next sleep is no sleep */
 	struct loop_source *sources;
 	unsigned watchdog_s;
 };

@@ -21,11 +21,22 @@ static void pieces_at(const struct ring *r, uint32_t index, uint32_t bytes,
 	ret_pieces[1] = (struct iovec){ r->data, bytes - first };
 }
 
+static bool has_end_mark(const struct ring *r)
+{
+	return atomic_load_explicit(&r->shared->is_ended,
+				    memory_order_acquire) != 0;
+}
+
+bool ring_is_ended(struct ring *r)
+{
+	r->is_end_told = has_end_mark(r);
+	return r->is_end_told;
+}
+
 ssize_t ring_peek(struct ring *r, struct iovec ret_pieces[2])
 {
 	/* The end mark first: what was produced before it is then visible. */
-	bool is_ended = atomic_load_explicit(&r->shared->is_ended,
-					     memory_order_acquire) != 0;
+	bool is_ended = has_end_mark(r);
 	uint32_t produced = atomic_load_explicit(&r->shared->produced,
 						 memory_order_acquire);
 	uint32_t ready = produced - r->index;
@@ -74,9 +85,7 @@ bool ring_reader_has_news(const struct ring *r)
 {
 	return atomic_load_explicit(&r->shared->produced,
 				    memory_order_acquire) != r->seen ||
-	       (atomic_load_explicit(&r->shared->is_ended,
-				     memory_order_acquire) != 0 &&
-		r->seen == r->index);
+	       (has_end_mark(r) && !r->is_end_told);
 }
 
 bool ring_reader_arm(struct ring *r)

@@ -20,7 +20,7 @@
 /* In shared memory; each word has one writer but for the waiting marks. */
 struct ring_control {
 	_Alignas(64) _Atomic uint32_t produced; /* by the writer, free-running */
-	_Atomic uint32_t is_ended;		/* by the writer: no more */
+	_Atomic uint32_t is_ended;              /* by the writer: no more */
 	_Alignas(64) _Atomic uint32_t consumed; /* by the reader, free-running */
 	/* Set by who waits, cleared by who is about to notify. */
 	_Alignas(64) _Atomic uint32_t reader_waits;
@@ -30,14 +30,17 @@ struct ring_control {
 /* An end of a ring, in private memory; zero-initialised but for the first. */
 struct ring {
 	struct ring_control *shared;
-	uint8_t *data; /* `size` bytes */
-	uint32_t size; /* a power of two */
+	uint8_t *data;  /* `size` bytes */
+	uint32_t size;  /* a power of two */
 	uint32_t index; /* writer: produced; reader: consumed */
-	uint32_t seen;	/* the other's index when this end last looked */
+	uint32_t seen;  /* the other's index when this end last looked */
+	bool is_end_told;
 };
 
 /* Reader: what lies there, 0 if nothing, -EPIPE ended and empty, -EPROTO. */
 ssize_t ring_peek(struct ring *r, struct iovec ret_pieces[2]);
+/* Reader: has the writer ended?  Ask before ring_peek. */
+bool ring_is_ended(struct ring *r);
 /* Reader: `bytes` were used; no more than ring_peek showed. */
 void ring_consume(struct ring *r, uint32_t bytes);
 /* Reader: should the writer be notified of what was consumed? */
