@@ -16,22 +16,22 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define USBIP_VERSION	   0x0111
+#define USBIP_VERSION      0x0111
 #define USBIP_DEFAULT_PORT 3240
 
 /* Sizes on the wire, in bytes. */
-#define USBIP_OP_BYTES	      8	  /* version, code, status */
+#define USBIP_OP_BYTES        8   /* version, code, status */
 #define USBIP_BUSID_BYTES     32  /* NUL-padded; 31 characters */
 #define USBIP_PATH_BYTES      256 /* NUL-padded */
 #define USBIP_DEVICE_BYTES    312
 #define USBIP_INTERFACE_BYTES 4
 #define USBIP_HEADER_BYTES    48
-#define USBIP_ISO_BYTES	      16
+#define USBIP_ISO_BYTES       16
 
 #define USBIP_MAX_ISO_PACKETS 1024
 /* OP_REP_DEVLIST announces its length; more than this is refused. */
-#define USBIP_MAX_DEVICES     1024
-#define USBIP_MAX_INTERFACES  32
+#define USBIP_MAX_DEVICES    1024
+#define USBIP_MAX_INTERFACES 32
 
 enum usbip_op_code {
 	USBIP_REQ_IMPORT = 0x8003,
@@ -136,8 +136,8 @@ struct usbip_header {
 	union {
 		struct usbip_submit submit;
 		struct usbip_ret_submit ret_submit;
-		uint32_t unlink_seqnum;	  /* CMD_UNLINK: its target */
-		int32_t unlink_status;	  /* RET_UNLINK */
+		uint32_t unlink_seqnum; /* CMD_UNLINK: its target */
+		int32_t unlink_status;  /* RET_UNLINK */
 	};
 };
 
@@ -153,8 +153,7 @@ static inline uint32_t usbip_devid(const struct usbip_device *d)
 	return d->busnum << 16 | (d->devnum & 0xffff);
 }
 
-void usbip_op_decode(struct usbip_op *ret_op,
-		     const uint8_t in[USBIP_OP_BYTES]);
+void usbip_op_decode(struct usbip_op *ret_op, const uint8_t in[USBIP_OP_BYTES]);
 void usbip_op_encode(uint8_t out[USBIP_OP_BYTES], uint16_t code,
 		     enum usbip_status status);
 
