@@ -16,9 +16,9 @@ struct channel;
 
 struct link_options {
 	struct channel *channel; /* after OP_REP_IMPORT; owned */
-	int vhci_fd;		 /* stream socket, the URBs' side; owned */
-	uint32_t devid;		 /* of the imported device */
-	const char *who;	 /* for the log: "xen:0 1-1.2" */
+	int vhci_fd;             /* stream socket, the URBs' side; owned */
+	uint32_t devid;          /* of the imported device */
+	const char *who;         /* for the log: "xen:0 1-1.2" */
 };
 
 /* Runs until either side ends; logs why.  The exit status of the process. */

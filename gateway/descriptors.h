@@ -17,7 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define DESCRIPTORS_MAX_BYTES	   65536
+#define DESCRIPTORS_MAX_BYTES      65536
 #define DESCRIPTORS_MAX_INTERFACES 32
 
 /* bmAttributes & 3 of an endpoint. */

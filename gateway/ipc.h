@@ -40,7 +40,7 @@ struct ipc_request {
 struct ipc_answer {
 	uint32_t type;
 	uint32_t status; /* IPC_REFUSED: enum usbip_status */
-	uint32_t kind;	 /* IPC_OPENED: enum ipc_kind */
+	uint32_t kind;   /* IPC_OPENED: enum ipc_kind */
 	bool is_read_only;
 	bool is_high_speed;
 	struct usbip_device device; /* IPC_DEVICE, IPC_OPENED */

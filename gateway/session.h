@@ -13,11 +13,11 @@
 
 struct session_options {
 	enum address_kind kind; /* of the listener that accepted */
-	int peer_fd;		/* accepted connection; owned */
-	int manager_fd;		/* ipc.h; owned */
-	size_t ring_bytes;	/* shm */
-	size_t budget_bytes;	/* URB data in flight */
-	const char *peer;	/* for the log, escaped */
+	int peer_fd;            /* accepted connection; owned */
+	int manager_fd;         /* ipc.h; owned */
+	size_t ring_bytes;      /* shm */
+	size_t budget_bytes;    /* URB data in flight */
+	const char *peer;       /* for the log, escaped */
 };
 
 /* Runs it to its end.  The exit status of the process. */

@@ -35,9 +35,9 @@ struct urb {
 	enum usb_transfer_type type;
 	uint8_t endpoint; /* address with the direction bit; 0x00/0x80: control */
 	uint8_t setup[8]; /* control */
-	uint32_t flags;	  /* USBIP_URB_ZERO_PACKET, bulk OUT only */
-	size_t length;	  /* bytes asked for */
-	uint8_t *data;	  /* length bytes; URB_HEADROOM more lie before it */
+	uint32_t flags;   /* USBIP_URB_ZERO_PACKET, bulk OUT only */
+	size_t length;    /* bytes asked for */
+	uint8_t *data;    /* length bytes; URB_HEADROOM more lie before it */
 	/* Isochronous: packets with offset and length; the device sets the rest. */
 	uint32_t num_packets;
 	struct usbip_iso_packet *packets;
@@ -103,9 +103,9 @@ struct usb_device_ops {
 struct usb_device {
 	const struct usb_device_ops *ops;
 	struct descriptors descriptors; /* bytes owned by the device */
-	uint8_t configuration;		/* active bConfigurationValue, 0: none */
-	uint32_t speed;			/* enum usbip_speed */
-	bool is_gone;			/* unplugged: nothing will work again */
+	uint8_t configuration; /* active bConfigurationValue, 0: none */
+	uint32_t speed;        /* enum usbip_speed */
+	bool is_gone;          /* unplugged: nothing will work again */
 	/* Set by the engine; the device calls it once when it finds itself gone. */
 	void (*on_gone)(void *arg);
 	void *on_gone_arg;

@@ -8,7 +8,7 @@
 
 enum sandbox_role {
 	SANDBOX_SESSION, /* a channel, a device's descriptor, usbfs ioctls */
-	SANDBOX_LINK,	 /* a channel and a socket, nothing else */
+	SANDBOX_LINK,    /* a channel and a socket, nothing else */
 };
 
 /* At the start of main: umask 077, no new privileges, SIGPIPE ignored. */
