@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See ipc.h. Requests are read without room for descriptors, so the kernel
+ * drops any that come with them; answers go through fdpass. The manager's end
+ * does not block: a session that does not take its answers gets -EAGAIN.
+ */
+#include "gateway/ipc.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "vchan-transport/channel.h"
+#include "vchan-transport/fdpass.h"
+
+#define ASK_LIMIT_MS 5000
+
+static int wait_for(int sock, short events, uint64_t deadline_ms)
+{
+	for (;;) {
+		struct pollfd p = { .fd = sock, .events = events };
+		uint64_t now_ms = clock_ms();
+		int r;
+
+		if (now_ms >= deadline_ms)
+			return -ETIMEDOUT;
+		r = poll(&p, 1, (int)(deadline_ms - now_ms));
+		if (r > 0)
+			return 0;
+		if (r < 0 && errno != EINTR)
+			return -errno;
+	}
+}
+
+int ipc_ask(int sock, enum ipc_type type, const char *busid)
+{
+	struct ipc_request request = { .type = type };
+	int r;
+
+	if (busid && strlen(busid) >= sizeof(request.busid))
+		return -EINVAL;
+	if (busid)
+		memcpy(request.busid, busid, strlen(busid) + 1);
+
+	r = wait_for(sock, POLLOUT, clock_ms() + ASK_LIMIT_MS);
+	if (r < 0)
+		return r;
+	if (send(sock, &request, sizeof(request), MSG_NOSIGNAL) < 0)
+		return -errno;
+	return 0;
+}
+
+static bool is_answer(const struct ipc_answer *answer, size_t num_fds)
+{
+	switch (answer->type) {
+	case IPC_DEVICE:
+	case IPC_END:
+	case IPC_REFUSED:
+		return num_fds == 0;
+	case IPC_OPENED:
+		return answer->kind <= IPC_KIND_ZERO &&
+		       num_fds == (answer->kind == IPC_KIND_ZERO ? 1 : 2);
+	default:
+		return false;
+	}
+}
+
+int ipc_receive_answer(int sock, struct ipc_answer *ret_answer,
+		       int *ret_device_fd, int *ret_lock_fd, unsigned limit_ms)
+{
+	struct ipc_answer answer;
+	size_t num_fds = 0;
+	int fds[2];
+	ssize_t n;
+	int r;
+
+	r = wait_for(sock, POLLIN, clock_ms() + limit_ms);
+	if (r < 0)
+		return r;
+	n = fdpass_recv(sock, &answer, sizeof(answer), fds, 2);
+	if (n < 0)
+		return (int)n;
+	if (n == 0)
+		return -EPIPE;
+	while (num_fds < 2 && fds[num_fds] >= 0)
+		num_fds++;
+	if (n != (ssize_t)sizeof(answer) || !is_answer(&answer, num_fds)) {
+		while (num_fds > 0)
+			(void)close(fds[--num_fds]);
+		return -EBADMSG;
+	}
+
+	*ret_answer = answer;
+	*ret_lock_fd = num_fds > 0 ? fds[num_fds - 1] : -1;
+	*ret_device_fd = num_fds == 2 ? fds[0] : -1;
+	return 0;
+}
+
+static bool is_request(const struct ipc_request *request)
+{
+	switch (request->type) {
+	case IPC_LIST:
+		return true;
+	case IPC_OPEN:
+		return request->busid[0] != '\0' &&
+		       memchr(request->busid, '\0', sizeof(request->busid));
+	default:
+		return false;
+	}
+}
+
+int ipc_receive_request(int sock, struct ipc_request *ret_request)
+{
+	struct ipc_request request;
+	ssize_t n;
+
+	n = recv(sock, &request, sizeof(request), MSG_DONTWAIT | MSG_TRUNC);
+	if (n < 0)
+		return -errno;
+	if (n == 0)
+		return 0;
+	if (n != (ssize_t)sizeof(request) || !is_request(&request))
+		return -EBADMSG;
+	*ret_request = request;
+	return 1;
+}
+
+int ipc_answer(int sock, const struct ipc_answer *answer, int device_fd,
+	       int lock_fd)
+{
+	int fds[2];
+	size_t num_fds = 0;
+
+	if (device_fd >= 0)
+		fds[num_fds++] = device_fd;
+	if (lock_fd >= 0)
+		fds[num_fds++] = lock_fd;
+	return fdpass_send(sock, answer, sizeof(*answer), fds, num_fds);
+}

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See policy.h. */
+#include "gateway/policy.h"
+
+#include <string.h>
+
+#define USB_CLASS_HUB 9
+#define DIGITS        "0123456789"
+
+bool policy_rule_is_given(const struct policy_rule *rule)
+{
+	return rule->has_vendor || rule->has_product ||
+	       rule->serial[0] != '\0' || rule->busid[0] != '\0';
+}
+
+static bool rule_matches(const struct policy_rule *rule,
+			 const struct policy_device *device)
+{
+	if (!policy_rule_is_given(rule))
+		return false;
+	if (rule->has_vendor && rule->vendor != device->vendor)
+		return false;
+	if (rule->has_product && rule->product != device->product)
+		return false;
+	if (rule->serial[0] != '\0' &&
+	    strcmp(rule->serial, device->serial) != 0)
+		return false;
+	return rule->busid[0] == '\0' ||
+	       strcmp(rule->busid, device->busid) == 0;
+}
+
+enum policy_verdict policy_judge(const struct policy_rule *rules,
+				 size_t num_rules,
+				 const struct policy_device *device)
+{
+	if (device->is_hub)
+		return POLICY_HUB;
+	if (device->is_imported)
+		return POLICY_IMPORTED;
+	for (size_t i = 0; i < num_rules; i++) {
+		if (rule_matches(&rules[i], device))
+			return POLICY_EXPORTED;
+	}
+	return POLICY_NO_RULE;
+}
+
+const char *policy_verdict_sentence(enum policy_verdict verdict)
+{
+	switch (verdict) {
+	case POLICY_EXPORTED:
+		return "exported";
+	case POLICY_NO_RULE:
+		return "no export rule matches it";
+	case POLICY_HUB:
+		return "a hub is never exported";
+	case POLICY_IMPORTED:
+		return "it is imported from elsewhere by vhci_hcd";
+	}
+	return "unknown verdict";
+}
+
+bool policy_is_hub(const struct descriptors *descriptors)
+{
+	uint8_t value;
+
+	if (descriptors->class == USB_CLASS_HUB)
+		return true;
+	for (unsigned i = 0; descriptors_configuration(descriptors, i, &value);
+	     i++) {
+		struct descriptor_interface interface;
+		size_t cursor = 0;
+
+		while (descriptors_next_interface(descriptors, value, &cursor,
+						  &interface)) {
+			if (interface.class == USB_CLASS_HUB)
+				return true;
+		}
+	}
+	return false;
+}
+
+/* Skips a decimal number at the front; NULL if there is none. */
+static const char *skip_number(const char *text)
+{
+	size_t len = strspn(text, DIGITS);
+
+	return len > 0 ? text + len : NULL;
+}
+
+bool policy_is_kernel_busid(const char *text)
+{
+	if (strncmp(text, "usb", 3) == 0) {
+		text = skip_number(text + 3);
+		return text && *text == '\0';
+	}
+	text = skip_number(text);
+	if (!text || *text != '-')
+		return false;
+	do {
+		text = skip_number(text + 1);
+	} while (text && *text == '.');
+	return text && *text == '\0';
+}

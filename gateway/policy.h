@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * policy.h - which devices of this machine are exported.
+ *
+ * Deny by default: a device is exported when it matches every attribute that
+ * one of the rules gives.  Two kinds are never exported, whatever the rules
+ * say: hubs, which are other devices' wiring, and devices that vhci_hcd has
+ * imported, which would be exported in a circle.  Pure.
+ */
+#ifndef POLICY_H
+#define POLICY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "gateway/descriptors.h"
+#include "vchan-transport/usbip.h"
+
+/* sysfs's text for the longest string descriptor there is, with its NUL. */
+#define POLICY_SERIAL_BYTES 384
+
+/* What is not given matches every device. */
+struct policy_rule {
+	bool has_vendor;
+	bool has_product;
+	uint16_t vendor;
+	uint16_t product;
+	char serial[POLICY_SERIAL_BYTES]; /* empty: not given */
+	char busid[USBIP_BUSID_BYTES];    /* empty: not given */
+};
+
+/* What the rules look at. */
+struct policy_device {
+	uint16_t vendor;
+	uint16_t product;
+	char serial[POLICY_SERIAL_BYTES]; /* empty: it has none */
+	char busid[USBIP_BUSID_BYTES];
+	bool is_hub;
+	bool is_imported;
+};
+
+enum policy_verdict {
+	POLICY_EXPORTED,
+	POLICY_NO_RULE,
+	POLICY_HUB,
+	POLICY_IMPORTED,
+};
+
+/* Does the rule give at least one attribute? */
+bool policy_rule_is_given(const struct policy_rule *rule);
+
+enum policy_verdict policy_judge(const struct policy_rule *rules,
+				 size_t num_rules,
+				 const struct policy_device *device);
+
+/* "no export rule matches it", …: what to put after the device in a log line. */
+const char *policy_verdict_sentence(enum policy_verdict verdict);
+
+/*
+ * Does the device call itself a hub, or any interface in any of its
+ * configurations?  A peer may choose another configuration later.
+ */
+bool policy_is_hub(const struct descriptors *descriptors);
+
+/* "1-1.2" or "usb1": names that the kernel gives, which no other may have. */
+bool policy_is_kernel_busid(const char *text);
+
+#endif

@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The configuration file: what is read, and which line is refused and why. */
+#include "gateway/config.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "vchan-transport/channel.h"
+
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+
+static char dir[] = "/tmp/test_config.XXXXXX";
+static char path[64];
+
+static int make_dir(void **state)
+{
+	(void)state;
+	if (!mkdtemp(dir))
+		return -1;
+	(void)snprintf(path, sizeof(path), "%s/gateway.conf", dir);
+	return 0;
+}
+
+static int remove_dir(void **state)
+{
+	(void)state;
+	(void)unlink(path);
+	return rmdir(dir);
+}
+
+static int load(const char *text, struct config **ret_config,
+		char why[static CONFIG_WHY_BYTES])
+{
+	FILE *f = fopen(path, "w");
+
+	assert_non_null(f);
+	assert_true(fputs(text, f) >= 0);
+	assert_int_equal(fclose(f), 0);
+	return config_load(path, ret_config, why);
+}
+
+static void
+an_empty_file_listens_on_the_socket_and_exports_nothing(void **state)
+{
+	char why[CONFIG_WHY_BYTES];
+	struct config *config;
+
+	(void)state;
+	assert_int_equal(load("", &config, why), 0);
+
+	assert_int_equal(config->num_listen, 1);
+	assert_int_equal(config->listen[0].kind, ADDRESS_UNIX);
+	assert_string_equal(config->listen[0].host, "/run/xusbip/gateway.sock");
+	assert_string_equal(config->runtime_dir, "/run/xusbip");
+	assert_int_equal(config->socket_mode, 0600);
+	assert_int_equal(config->ring_bytes, CHANNEL_RING_BYTES);
+	assert_int_equal(config->budget_bytes, 8 << 20);
+	assert_int_equal(config->max_sessions, 128);
+	assert_int_equal(config->max_sessions_per_peer, 40);
+	assert_int_equal(config->num_rules, 0);
+	assert_int_equal(config->num_virtuals, 0);
+	config_free(config);
+}
+
+static void every_word_is_read(void **state)
+{
+	static const char text[] =
+		"listen = { \"unix:/x/y\", \"tcp:[::1]:7\",\n"
+		"  \"vsock:any:99\", \"vsock:any\" }\n"
+		"socket_mode = \"0660\"\n"
+		"socket_group = \"root\"\n"
+		"runtime_dir = \"/x\"\n"
+		"ring_bytes = 131072\n"
+		"budget_bytes = 1048576\n"
+		"max_sessions = 900\n"
+		"max_sessions_per_peer = 1\n"
+		"export { vendor = \"046D\" product = \"c52b\" }\n"
+		"export { serial = \"A 1\" busid = \"1-1.2\" }\n"
+		"zero \"zero0\" { }\n"
+		"disk \"stick\" { image = \"/i\" }\n"
+		"disk \"old\" { image = \"/j\" read_only = true\n"
+		"  high_speed = true }\n";
+	char why[CONFIG_WHY_BYTES];
+	struct config *c;
+
+	(void)state;
+	assert_int_equal(load(text, &c, why), 0);
+
+	assert_int_equal(c->num_listen, 4);
+	assert_string_equal(c->listen[0].host, "/x/y");
+	assert_string_equal(c->listen[1].host, "::1");
+	assert_int_equal(c->listen[1].port, 7);
+	assert_true(c->listen[2].cid == UINT32_MAX);
+	assert_int_equal(c->listen[2].port, 99);
+	assert_int_equal(c->listen[3].port, 3240);
+	assert_int_equal(c->socket_mode, 0660);
+	assert_int_equal(c->socket_group, 0);
+	assert_string_equal(c->runtime_dir, "/x");
+	assert_int_equal(c->ring_bytes, 131072);
+	assert_int_equal(c->budget_bytes, 1048576);
+	assert_int_equal(c->max_sessions, 900);
+	assert_int_equal(c->max_sessions_per_peer, 1);
+
+	assert_int_equal(c->num_rules, 2);
+	assert_true(c->rules[0].has_vendor && c->rules[0].has_product);
+	assert_int_equal(c->rules[0].vendor, 0x046d);
+	assert_int_equal(c->rules[0].product, 0xc52b);
+	assert_string_equal(c->rules[0].serial, "");
+	assert_false(c->rules[1].has_vendor || c->rules[1].has_product);
+	assert_string_equal(c->rules[1].serial, "A 1");
+	assert_string_equal(c->rules[1].busid, "1-1.2");
+
+	assert_int_equal(c->num_virtuals, 3);
+	assert_string_equal(c->virtuals[0].busid, "stick");
+	assert_int_equal(c->virtuals[0].kind, IPC_KIND_DISK);
+	assert_string_equal(c->virtuals[0].image, "/i");
+	assert_false(c->virtuals[0].is_read_only);
+	assert_false(c->virtuals[0].is_high_speed);
+	assert_true(c->virtuals[1].is_read_only);
+	assert_true(c->virtuals[1].is_high_speed);
+	assert_string_equal(c->virtuals[2].busid, "zero0");
+	assert_int_equal(c->virtuals[2].kind, IPC_KIND_ZERO);
+	config_free(c);
+}
+
+static const struct {
+	const char *text;
+	int line;
+	const char *reason;
+} refused[] = {
+	{ "\nlisen = { }", 2, "lisen" },
+	{ "export { vendr = \"1234\" }", 1, "vendr" },
+	{ "zero \"z\" { image = \"/x\" }", 1, "image" },
+	{ "listen = { \"unix:/x\",\n\"tls:h\" }", 2, "not in this build" },
+	{ "listen = { \"xen:0\" }", 1, "not in this build" },
+	{ "listen = { \"tcp:h:0\" }", 1, "port" },
+	{ "listen = { \"unix:x\" }", 1, "absolute" },
+	{ "listen = { }", 1, "at least one" },
+	{ "socket_mode = \"0999\"", 1, "octal" },
+	{ "socket_mode = \"4755\"", 1, "octal" },
+	{ "socket_group = \"no such group\"", 1, "no such group" },
+	{ "runtime_dir = \"run\"", 1, "absolute" },
+	{ "ring_bytes = 65535", 1, "65536" },
+	{ "ring_bytes = 33554432", 1, "16777216" },
+	{ "ring_bytes = 65537", 1, "power of two" },
+	{ "ring_bytes = many", 1, "ring_bytes" },
+	{ "budget_bytes = 0", 1, "1048576" },
+	{ "max_sessions = 0", 1, "from 1 to" },
+	{ "max_sessions = 901", 1, "from 1 to" },
+	{ "max_sessions_per_peer = -1", 1, "from 1 to" },
+	{ "\n\nexport { }", 3, "empty rule" },
+	{ "export { vendor = \"46d\" }", 1, "hexadecimal" },
+	{ "export { vendor = \"0x46\" }", 1, "hexadecimal" },
+	{ "export { product = \"46 d\" }", 1, "hexadecimal" },
+	{ "export { serial = \"\" }", 1, "serial" },
+	{ "export { busid = \"stick\" }", 1, "bus id" },
+	{ "disk \"stick\" { }", 1, "image" },
+	{ "disk \"stick\" { image = \"x\" }", 1, "absolute" },
+	{ "disk \"s\" { image = \"/x\" read_only = perhaps }", 1, "boolean" },
+	{ "zero \"\" { }", 1, "name" },
+	{ "zero \"12345678901234567890123456789012\" { }", 1, "name" },
+	{ "zero \"../x\" { }", 1, "name" },
+	{ "zero \"a/b\" { }", 1, "name" },
+	{ "zero \"1-1.2\" { }", 1, "real device" },
+	{ "zero \"usb1\" { }", 1, "real device" },
+	{ "zero \"z\" { }\nzero \"z\" { }", 2, "duplicate title" },
+	{ "zero \"z\" { }\ndisk \"z\" { image = \"/x\" }", 2, "another" },
+	{ "zero \"z\" {", 1, "" },
+};
+
+static void a_bad_line_is_refused_with_its_number_and_reason(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(refused); i++) {
+		char why[CONFIG_WHY_BYTES];
+		char place[80];
+		struct config *config = NULL;
+
+		(void)snprintf(place, sizeof(place), "%s:%d: ", path,
+			       refused[i].line);
+		if (load(refused[i].text, &config, why) != -EINVAL)
+			fail_msg("accepted: %s", refused[i].text);
+		assert_null(config);
+		if (strncmp(why, place, strlen(place)) != 0 ||
+		    !strstr(why, refused[i].reason))
+			fail_msg("%s: %s", refused[i].text, why);
+		assert_null(strchr(why, '\n'));
+	}
+}
+
+static void a_list_at_its_limit_is_read_and_one_more_is_refused(void **state)
+{
+	char text[(CONFIG_MAX_RULES + 1) * 40] = "";
+	char why[CONFIG_WHY_BYTES];
+	struct config *config;
+
+	(void)state;
+	for (int i = 0; i < CONFIG_MAX_RULES; i++)
+		strcat(text, "export { vendor = \"1234\" }\n");
+	assert_int_equal(load(text, &config, why), 0);
+	assert_int_equal(config->num_rules, CONFIG_MAX_RULES);
+	config_free(config);
+
+	strcat(text, "export { vendor = \"1234\" }\n");
+	assert_int_equal(load(text, &config, why), -EINVAL);
+	assert_non_null(strstr(why, "more than 256"));
+
+	text[0] = '\0';
+	for (int i = 0; i < CONFIG_MAX_VIRTUALS; i++)
+		(void)snprintf(text + strlen(text), 32, "zero \"z%d\" { }\n",
+			       i);
+	assert_int_equal(load(text, &config, why), 0);
+	assert_int_equal(config->num_virtuals, CONFIG_MAX_VIRTUALS);
+	config_free(config);
+
+	strcat(text, "zero \"more\" { }\n");
+	assert_int_equal(load(text, &config, why), -EINVAL);
+	assert_non_null(strstr(why, "more than 64"));
+}
+
+static void what_is_not_a_file_is_refused_with_its_name(void **state)
+{
+	char why[CONFIG_WHY_BYTES];
+	struct config *config;
+
+	(void)state;
+	assert_int_equal(config_load("/no/such", &config, why), -ENOENT);
+	assert_string_equal(why, "/no/such: No such file or directory");
+	assert_int_equal(config_load(dir, &config, why), -EINVAL);
+	assert_non_null(strstr(why, "not a file"));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(
+			an_empty_file_listens_on_the_socket_and_exports_nothing),
+		cmocka_unit_test(every_word_is_read),
+		cmocka_unit_test(
+			a_bad_line_is_refused_with_its_number_and_reason),
+		cmocka_unit_test(
+			a_list_at_its_limit_is_read_and_one_more_is_refused),
+		cmocka_unit_test(what_is_not_a_file_is_refused_with_its_name),
+	};
+
+	return cmocka_run_group_tests(tests, make_dir, remove_dir);
+}
