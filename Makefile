@@ -229,46 +229,47 @@ $(BUILD)/lint/%.tidy: %.c $(BUILD)/%.o .clang-tidy
 
 # ---- installing -------------------------------------------------------------
 
-# One line a group: the files, where they go, their mode. Folders below etc/
-# are named for the place that their files belong to.
-install_groups := sbin bin man1 man5 man8 units tmpfiles sysusers modules
-sbin_files     := $(filter %/xusbip-gateway %/xusbip-frontend,$(programs))
-sbin_place     := $(PREFIX)/sbin
-bin_files      := $(filter %/xusbip,$(programs))
-bin_place      := $(PREFIX)/bin
-man1_files     := $(wildcard docs/man/*.1)
-man1_place     := $(PREFIX)/share/man/man1
-man5_files     := $(wildcard docs/man/*.5)
-man5_place     := $(PREFIX)/share/man/man5
-man8_files     := $(wildcard docs/man/*.8)
-man8_place     := $(PREFIX)/share/man/man8
-units_files    := $(wildcard etc/systemd/*.*)
-units_place    := $(PREFIX)/lib/systemd/system
-tmpfiles_files := $(wildcard etc/tmpfiles.d/*.conf)
-tmpfiles_place := $(PREFIX)/lib/tmpfiles.d
-sysusers_files := $(wildcard etc/sysusers.d/*.conf)
-sysusers_place := $(PREFIX)/lib/sysusers.d
-modules_files  := $(wildcard etc/modules-load.d/*.conf)
-modules_place  := $(PREFIX)/lib/modules-load.d
-config_files   := $(wildcard etc/*.conf)
-config_place   := $(SYSCONFDIR)/xusbip
-modes          := sbin:0755 bin:0755
-
-mode_of = $(or $(patsubst $(1):%,%,$(filter $(1):%,$(modes))),0644)
-install_line = $(foreach f,$($(1)_files),install -D -m $(call mode_of,$(1)) $(f) \
-               $(DESTDIR)$($(1)_place)/$(notdir $(f)) &&)
-remove_line = $(foreach f,$($(1)_files),$(DESTDIR)$($(1)_place)/$(notdir $(f)))
+# One line for each kind of file: mode, the folder it goes to, the files.
+# etc/xusbip-NAME.conf becomes /etc/xusbip/NAME.conf; a unit is told PREFIX.
+define install_kinds
+0755 $(PREFIX)/sbin $(filter %-gateway %-frontend,$(programs))
+0755 $(PREFIX)/bin $(filter %/xusbip,$(programs))
+0644 $(PREFIX)/share/man/man1 $(wildcard docs/man/*.1)
+0644 $(PREFIX)/share/man/man5 $(wildcard docs/man/*.5)
+0644 $(PREFIX)/share/man/man8 $(wildcard docs/man/*.8)
+0644 $(PREFIX)/lib/systemd/system $(wildcard etc/systemd/*.*)
+0644 $(PREFIX)/lib/tmpfiles.d $(wildcard etc/tmpfiles.d/*.conf)
+0644 $(PREFIX)/lib/sysusers.d $(wildcard etc/sysusers.d/*.conf)
+0644 $(PREFIX)/lib/modules-load.d $(wildcard etc/modules-load.d/*.conf)
+0644 $(PREFIX)/lib/modprobe.d $(wildcard etc/modprobe.d/*.conf)
+0644 $(PREFIX)/lib/udev/rules.d $(wildcard etc/udev/*.rules)
+0644 $(PREFIX)/share/bash-completion/completions $(wildcard etc/completion/*)
+endef
+export install_kinds
+config_files := $(wildcard etc/xusbip-*.conf)
 
 .PHONY: install uninstall clean help
 install: all	## install below PREFIX; configuration that is there stays
-	$(Q)$(foreach g,$(install_groups),$(call install_line,$(g))) true
-	$(Q)for f in $(config_files); do \
-		to=$(DESTDIR)$(config_place)/$$(basename $$f); \
-		[ -e $$to ] || install -D -m 0644 $$f $$to; \
+	$(Q)echo "$$install_kinds" | while read -r mode place files; do \
+		[ -n "$$files" ] || continue; \
+		install -d "$(DESTDIR)$$place"; \
+		install -m $$mode $$files "$(DESTDIR)$$place"; \
+	done
+	$(Q)for unit in $(notdir $(wildcard etc/systemd/*.*)); do \
+		sed -i 's,/usr/\(s*bin/xusbip\),$(PREFIX)/\1,' \
+			"$(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit"; \
+	done
+	$(Q)for file in $(config_files); do \
+		to=$(DESTDIR)$(SYSCONFDIR)/xusbip/$${file#etc/xusbip-}; \
+		[ -e "$$to" ] || install -D -m 0644 $$file "$$to"; \
 	done
 
 uninstall:	## remove what install put there, but for configuration
-	$(Q)rm -f $(foreach g,$(install_groups),$(call remove_line,$(g)))
+	$(Q)echo "$$install_kinds" | while read -r mode place files; do \
+		for file in $$files; do \
+			rm -f "$(DESTDIR)$$place/$${file##*/}"; \
+		done; \
+	done
 
 clean:	## remove what was built
 	rm -rf $(ROOT_BUILD)
