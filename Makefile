@@ -253,7 +253,7 @@ install: all	## install below PREFIX; configuration that is there stays
 	$(Q)echo "$$install_kinds" | while read -r mode place files; do \
 		[ -n "$$files" ] || continue; \
 		install -d "$(DESTDIR)$$place"; \
-		install -m $$mode $$files "$(DESTDIR)$$place"; \
+		install -m $$mode $$files "$(DESTDIR)$$place" || exit 1; \
 	done
 	$(Q)for unit in $(notdir $(wildcard etc/systemd/*.*)); do \
 		sed -i 's,/usr/\(s*bin/xusbip\),$(PREFIX)/\1,' \
