@@ -41,7 +41,7 @@ struct descriptors {
 };
 
 struct descriptor_interface {
-	uint8_t number; /* bInterfaceNumber: has gaps */
+	uint8_t number; /* bInterfaceNumber: has gaps, may be up to 255 */
 	uint8_t alternate;
 	uint8_t class;
 	uint8_t subclass;
@@ -59,7 +59,10 @@ struct descriptor_endpoint {
 	uint8_t interval;
 };
 
-/* 0, or -EINVAL if there is not even a device descriptor. */
+/*
+ * 0, or -EINVAL if there is not even a device descriptor, or more than
+ * DESCRIPTORS_MAX_BYTES.
+ */
 int descriptors_parse(struct descriptors *ret_d, const uint8_t *bytes,
 		      size_t num_bytes);
 
@@ -77,7 +80,8 @@ bool descriptors_next_interface(const struct descriptors *d,
 
 /*
  * The endpoint `address` (with the direction bit; not 0) of a configuration,
- * where interface n has alternate setting alternates[n].  False: none.
+ * where interface n has alternate setting alternates[n].  False: none.  Where
+ * interfaces share one, the first has it, as in Linux.
  */
 bool descriptors_find_endpoint(
 	const struct descriptors *d, uint8_t configuration,
