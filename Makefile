@@ -209,12 +209,15 @@ bench: tests	## instructions per operation, side by side with the kernel's own
 
 # ---- lint -------------------------------------------------------------------
 
-.PHONY: lint format tidy
+.PHONY: lint format states tidy
 lint:	## format, clang-tidy, cppcheck, shellcheck, mandoc, codespell and more
 	$(Q)tests/lint/run $(ROOT_BUILD)/lint
 
 format:	## rewrite the C sources in the house style
 	$(Q)clang-format -i $(sources) $(fuzz_sources) $(headers)
+
+states:	## write docs/states.md from the tables of the state machines
+	$(Q)tests/lint/states --write
 
 # The object knows which headers its source includes: when one of them
 # changes, it is made again, and so is this.
