@@ -22,7 +22,10 @@
 #define NAME_CHARS \
 	"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
 
-#define MIB ((long)1 << 20)
+#define MIB            ((long)1 << 20)
+
+#define MAX_FILE_BYTES ((size_t)1 << 20)
+#define LAST_WORD      "\nmissing_closing_brace = true"
 
 /*
  * libconfuse's error callback has no argument of ours: this is where it
@@ -348,7 +351,10 @@ static void read_virtuals(struct config *config, cfg_t *cfg, const char *name,
 static int read_config(struct config *config, cfg_t *cfg)
 {
 	if (cfg_size(cfg, "listen") == 0) {
-		cfg_error(cfg, "listen: give at least one address");
+		/* The line that libconfuse knows by now is the file's last. */
+		(void)snprintf(refusal, CONFIG_WHY_BYTES,
+			       "%s: listen: give at least one address",
+			       cfg->filename);
 		return -EINVAL;
 	}
 	for (unsigned i = 0; i < cfg_size(cfg, "listen"); i++) {
@@ -437,6 +443,7 @@ static cfg_t *new_grammar(void)
 		CFG_INT("budget_bytes", 8 * MIB, CFGF_NONE),
 		CFG_INT("max_sessions", 128, CFGF_NONE),
 		CFG_INT("max_sessions_per_peer", 40, CFGF_NONE),
+		CFG_BOOL("missing_closing_brace", cfg_false, CFGF_NONE),
 		CFG_SEC("export", export_options, CFGF_MULTI),
 		CFG_SEC("disk", disk_options,
 			CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES),
@@ -455,78 +462,101 @@ static cfg_t *new_grammar(void)
 	return cfg;
 }
 
-/* libconfuse reads a directory, or a pipe without end, if it is told to. */
-static FILE *open_file(const char *path, int *ret_error)
+/*
+ * The whole file as a stream, with a last word of ours. libconfuse takes a
+ * section that is open at the end for a closed one, so a file that was cut
+ * could export more than was meant; the word is read at top level or the file
+ * is refused.
+ */
+static int read_file(const char *path, char *text, FILE **ret_stream)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	size_t len = 0;
 	struct stat st;
-	FILE *file;
+	ssize_t n = -1;
 
-	if (fd < 0) {
-		*ret_error = -errno;
-		return NULL;
-	}
+	if (fd < 0)
+		return -errno;
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
 		(void)close(fd);
-		*ret_error = -EINVAL;
-		return NULL;
+		return -ENOTSUP;
 	}
-	file = fdopen(fd, "r");
-	if (!file) {
-		*ret_error = -errno;
-		(void)close(fd);
+	while (len < MAX_FILE_BYTES) {
+		n = read(fd, text + len, MAX_FILE_BYTES - len);
+		if (n <= 0)
+			break;
+		len += (size_t)n;
 	}
-	return file;
+	(void)close(fd);
+	if (n != 0)
+		return n < 0 ? -errno : -EFBIG;
+	memcpy(text + len, LAST_WORD, sizeof(LAST_WORD));
+	*ret_stream = fmemopen(text, len + strlen(LAST_WORD), "r");
+	return *ret_stream ? 0 : -errno;
 }
 
-static int load(cfg_t *cfg, const char *path, FILE *file,
-		struct config **ret_config)
+static int parse(cfg_t *cfg, const char *path, FILE *stream)
 {
-	struct config *config;
-	int r;
-
 	cfg->filename = strdup(path);
 	if (!cfg->filename)
 		return -ENOMEM;
-	if (cfg_parse_fp(cfg, file) != CFG_SUCCESS)
+	if (cfg_parse_fp(cfg, stream) != CFG_SUCCESS)
 		return -EINVAL;
-
-	config = calloc(1, sizeof(*config));
-	if (!config)
-		return -ENOMEM;
-	r = read_config(config, cfg);
-	if (r < 0) {
-		config_free(config);
-		return r;
+	if (!cfg_getbool(cfg, "missing_closing_brace")) {
+		cfg_error(cfg, "the file ends within a comment");
+		return -EINVAL;
 	}
-	*ret_config = config;
 	return 0;
+}
+
+static int load(const char *path, struct config *config)
+{
+	char *text = malloc(MAX_FILE_BYTES + sizeof(LAST_WORD));
+	FILE *stream = NULL;
+	cfg_t *cfg = NULL;
+	int r = -ENOMEM;
+
+	if (!text)
+		return -ENOMEM;
+	r = read_file(path, text, &stream);
+	if (r < 0)
+		goto out;
+	r = -ENOMEM;
+	cfg = new_grammar();
+	if (!cfg)
+		goto out;
+	r = parse(cfg, path, stream);
+	if (r == 0)
+		r = read_config(config, cfg);
+out:
+	if (cfg)
+		(void)cfg_free(cfg);
+	if (stream)
+		(void)fclose(stream);
+	free(text);
+	return r;
 }
 
 int config_load(const char *path, struct config **ret_config,
 		char why[static CONFIG_WHY_BYTES])
 {
-	int r = 0;
-	FILE *file = open_file(path, &r);
-	cfg_t *cfg;
+	struct config *config = calloc(1, sizeof(*config));
+	int r = -ENOMEM;
 
 	why[0] = '\0';
 	refusal = why;
-	if (!file) {
-		(void)snprintf(why, CONFIG_WHY_BYTES, "%s: %s", path,
-			       r == -EINVAL ? "it is not a file"
-					    : strerror(-r));
-		return r;
+	if (config)
+		r = load(path, config);
+	if (r < 0) {
+		if (why[0] == '\0')
+			(void)snprintf(why, CONFIG_WHY_BYTES, "%s: %s", path,
+				       r == -ENOTSUP ? "it is not a file"
+						     : strerror(-r));
+		config_free(config);
+		return r == -ENOTSUP ? -EINVAL : r;
 	}
-	cfg = new_grammar();
-	r = cfg ? load(cfg, path, file, ret_config) : -ENOMEM;
-	if (r < 0 && why[0] == '\0')
-		(void)snprintf(why, CONFIG_WHY_BYTES, "%s: %s", path,
-			       strerror(-r));
-	if (cfg)
-		(void)cfg_free(cfg);
-	(void)fclose(file);
-	return r;
+	*ret_config = config;
+	return 0;
 }
 
 void config_free(struct config *config)

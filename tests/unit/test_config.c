@@ -144,7 +144,6 @@ static const struct {
 	{ "listen = { \"xen:0\" }", 1, "not in this build" },
 	{ "listen = { \"tcp:h:0\" }", 1, "port" },
 	{ "listen = { \"unix:x\" }", 1, "absolute" },
-	{ "listen = { }", 1, "at least one" },
 	{ "socket_mode = \"0999\"", 1, "octal" },
 	{ "socket_mode = \"4755\"", 1, "octal" },
 	{ "socket_group = \"no such group\"", 1, "no such group" },
@@ -174,7 +173,10 @@ static const struct {
 	{ "zero \"usb1\" { }", 1, "real device" },
 	{ "zero \"z\" { }\nzero \"z\" { }", 2, "duplicate title" },
 	{ "zero \"z\" { }\ndisk \"z\" { image = \"/x\" }", 2, "another" },
-	{ "zero \"z\" {", 1, "" },
+	{ "zero \"z\" {", 2, "missing_closing_brace" },
+	{ "export { vendor = \"1234\"\n", 3, "missing_closing_brace" },
+	{ "export { vendor = \"12", 2, "premature end" },
+	{ "/* never ends", 2, "within a comment" },
 };
 
 static void a_bad_line_is_refused_with_its_number_and_reason(void **state)
@@ -195,6 +197,16 @@ static void a_bad_line_is_refused_with_its_number_and_reason(void **state)
 			fail_msg("%s: %s", refused[i].text, why);
 		assert_null(strchr(why, '\n'));
 	}
+}
+
+static void a_file_without_a_listener_is_refused(void **state)
+{
+	char why[CONFIG_WHY_BYTES];
+	struct config *config;
+
+	(void)state;
+	assert_int_equal(load("listen = { }", &config, why), -EINVAL);
+	assert_non_null(strstr(why, "listen: give at least one address"));
 }
 
 static void a_list_at_its_limit_is_read_and_one_more_is_refused(void **state)
@@ -247,6 +259,7 @@ int main(void)
 		cmocka_unit_test(every_word_is_read),
 		cmocka_unit_test(
 			a_bad_line_is_refused_with_its_number_and_reason),
+		cmocka_unit_test(a_file_without_a_listener_is_refused),
 		cmocka_unit_test(
 			a_list_at_its_limit_is_read_and_one_more_is_refused),
 		cmocka_unit_test(what_is_not_a_file_is_refused_with_its_name),
