@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "gateway/session.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "gateway/engine.h"
+#include "gateway/ipc.h"
+#include "gateway/usb_device.h"
+#include "vchan-transport/channel.h"
+#include "vchan-transport/log.h"
+#include "vchan-transport/loop.h"
+#include "vchan-transport/sandbox.h"
+
+/* For the operation, from accepting to answering. */
+#define OPERATION_LIMIT_MS 10000
+/* For the other side to read the last bytes. */
+#define FINISH_LIMIT_MS 1000
+/* A loop that does not turn for so long is stuck in the device or the peer. */
+#define WATCHDOG_S 30
+
+struct session {
+	const struct session_options *options;
+	struct channel *channel;
+	uint64_t deadline_ms; /* of the operation */
+	int lock_fd;          /* held until the process ends */
+};
+
+/* What a failed open means to a client. */
+static enum usbip_status status_of(int error)
+{
+	switch (error) {
+	case 0:
+		return USBIP_ST_OK;
+	case -EBUSY:
+		return USBIP_ST_DEV_BUSY;
+	case -ENODEV:
+		return USBIP_ST_NODEV;
+	default:
+		return USBIP_ST_DEV_ERR;
+	}
+}
+
+/* ------------------------------------------------------------------- list */
+
+/* One device of OP_REP_DEVLIST behind the others; 0 or -errno. */
+static int list_append(uint8_t **bytes, size_t *num_bytes,
+		       const struct ipc_answer *a)
+{
+	size_t interfaces = a->device.num_interfaces;
+	size_t more = USBIP_DEVICE_BYTES + interfaces * USBIP_INTERFACE_BYTES;
+	uint8_t *grown = realloc(*bytes, *num_bytes + more);
+	uint8_t *to;
+
+	if (!grown)
+		return -ENOMEM;
+	*bytes = grown;
+	to = grown + *num_bytes;
+	usbip_device_encode(to, &a->device);
+	to += USBIP_DEVICE_BYTES;
+	for (size_t i = 0; i < interfaces; i++) {
+		usbip_interface_encode(to, &a->interfaces[i]);
+		to += USBIP_INTERFACE_BYTES;
+	}
+	*num_bytes += more;
+	return 0;
+}
+
+/* Asks the manager for all devices, as bytes of a reply; how many, or -errno. */
+static int list_gather(struct session *s, uint8_t **bytes, size_t *num_bytes)
+{
+	int manager = s->options->manager_fd;
+	struct ipc_answer a;
+	int no_fd;
+	int count = 0;
+	int r = ipc_ask(manager, IPC_LIST, NULL);
+
+	while (r == 0 && count < USBIP_MAX_DEVICES) {
+		r = ipc_receive_answer(manager, &a, &no_fd, &no_fd,
+				       OPERATION_LIMIT_MS);
+		if (r < 0 || a.type != IPC_DEVICE)
+			break;
+		r = list_append(bytes, num_bytes, &a);
+		count++;
+	}
+	return r < 0 ? r : count;
+}
+
+static enum exit_status serve_list(struct session *s)
+{
+	uint8_t head[USBIP_OP_BYTES + sizeof(uint32_t)] = { 0 };
+	uint8_t *bytes = NULL;
+	size_t num_bytes = 0;
+	int count = list_gather(s, &bytes, &num_bytes);
+	int r;
+
+	usbip_op_encode(head, USBIP_REP_DEVLIST,
+			count < 0 ? USBIP_ST_ERROR : USBIP_ST_OK);
+	if (count > 0) {
+		head[USBIP_OP_BYTES + 2] = (uint8_t)(count >> 8);
+		head[USBIP_OP_BYTES + 3] = (uint8_t)count;
+	}
+	r = sandbox_enter(SANDBOX_SESSION);
+	if (r == 0)
+		r = channel_write_all(s->channel, head, sizeof(head),
+				      s->deadline_ms);
+	if (r == 0 && count > 0)
+		r = channel_write_all(s->channel, bytes, num_bytes,
+				      s->deadline_ms);
+	free(bytes);
+	if (r < 0 || count < 0) {
+		log_warn("%s: list: %s", s->options->peer,
+			 strerror(r < 0 ? -r : -count));
+		return EXIT_FAILED;
+	}
+	channel_finish(s->channel, clock_ms() + FINISH_LIMIT_MS);
+	return EXIT_OK;
+}
+
+/* ----------------------------------------------------------------- import */
+
+static int open_device(struct loop *loop, const struct ipc_answer *a, int fd,
+		       struct usb_device **ret_device)
+{
+	switch (a->kind) {
+	case IPC_KIND_USB:
+		return usb_libusb_open(loop, fd, ret_device);
+	case IPC_KIND_DISK:
+		return usb_disk_open(loop, fd, a->is_read_only,
+				     a->is_high_speed, a->serial, ret_device);
+	case IPC_KIND_ZERO:
+		return usb_zero_open(loop, ret_device);
+	default:
+		return -EINVAL;
+	}
+}
+
+static int answer_import(struct session *s, enum usbip_status status,
+			 const struct usbip_device *device)
+{
+	uint8_t reply[USBIP_OP_BYTES + USBIP_DEVICE_BYTES];
+	size_t num_bytes = USBIP_OP_BYTES;
+
+	usbip_op_encode(reply, USBIP_REP_IMPORT, status);
+	if (status == USBIP_ST_OK) {
+		usbip_device_encode(reply + USBIP_OP_BYTES, device);
+		num_bytes += USBIP_DEVICE_BYTES;
+	}
+	return channel_write_all(s->channel, reply, num_bytes, s->deadline_ms);
+}
+
+static enum exit_status refuse_import(struct session *s, const char *busid,
+				      enum usbip_status status,
+				      const char *reason)
+{
+	log_warn("%s: %s is refused: %s", s->options->peer, busid, reason);
+	if (answer_import(s, status, NULL) == 0)
+		channel_finish(s->channel, clock_ms() + FINISH_LIMIT_MS);
+	return status == USBIP_ST_DEV_BUSY ? EXIT_BUSY : EXIT_NO_DEVICE;
+}
+
+static void on_terminate(void *arg, int signo)
+{
+	(void)signo;
+	engine_stop(arg);
+}
+
+static enum exit_status exit_status_of(enum engine_end end)
+{
+	switch (end) {
+	case ENGINE_PEER_ENDED:
+	case ENGINE_STOPPED:
+		return EXIT_OK;
+	case ENGINE_PEER_LOST:
+		return EXIT_CANNOT_REACH;
+	case ENGINE_VIOLATION:
+		return EXIT_PROTOCOL;
+	case ENGINE_DEVICE_GONE:
+		return EXIT_NO_DEVICE;
+	case ENGINE_STUCK:
+		return EXIT_TIMEOUT;
+	case ENGINE_RUNNING:
+		break;
+	}
+	return EXIT_FAILED;
+}
+
+/* URBs, from the import's answer to the end of either side. */
+static enum exit_status serve_device(struct session *s, struct loop *loop,
+				     struct usb_device *device,
+				     const struct ipc_answer *a)
+{
+	const struct engine_options options = {
+		.loop = loop,
+		.channel = s->channel,
+		.device = device,
+		.devid = usbip_devid(&a->device),
+		.budget_bytes = s->options->budget_bytes,
+		.who = s->options->peer,
+	};
+	struct engine *engine;
+	enum engine_end end;
+	int r = engine_new(&options, &engine);
+
+	if (r == 0)
+		r = loop_on_signal(loop, SIGTERM, on_terminate, engine);
+	if (r == 0)
+		r = loop_set_watchdog(loop, WATCHDOG_S);
+	if (r == 0)
+		r = sandbox_enter(SANDBOX_SESSION);
+	if (r == 0)
+		r = answer_import(s, USBIP_ST_OK, &a->device);
+	if (r < 0) {
+		log_warn("%s: %s: %s", s->options->peer, a->device.busid,
+			 strerror(-r));
+		return EXIT_FAILED;
+	}
+	log_info("%s: %s attached, %s channel", s->options->peer,
+		 a->device.busid, channel_kind(s->channel));
+	loop_run(loop);
+	end = engine_end(engine);
+	log_info("%s: %s detached: %s", s->options->peer, a->device.busid,
+		 engine_end_sentence(engine));
+	/* Buffers are still the kernel's: only the process's end frees them. */
+	if (end == ENGINE_STUCK)
+		_exit(EXIT_TIMEOUT);
+	engine_free(engine);
+	return exit_status_of(end);
+}
+
+static enum exit_status serve_import(struct session *s, const char *busid)
+{
+	int manager = s->options->manager_fd;
+	struct ipc_answer a;
+	struct loop *loop;
+	struct usb_device *device;
+	enum exit_status status;
+	int device_fd = -1;
+	int r = ipc_ask(manager, IPC_OPEN, busid);
+
+	if (r == 0)
+		r = ipc_receive_answer(manager, &a, &device_fd, &s->lock_fd,
+				       OPERATION_LIMIT_MS);
+	if (r < 0)
+		return refuse_import(s, busid, USBIP_ST_ERROR,
+				     "the manager does not answer");
+	if (a.type != IPC_OPENED)
+		return refuse_import(s, busid, (enum usbip_status)a.status,
+				     a.reason);
+	r = loop_new(&loop);
+	if (r < 0)
+		return refuse_import(s, busid, USBIP_ST_ERROR, strerror(-r));
+	r = open_device(loop, &a, device_fd, &device);
+	if (r < 0) {
+		loop_free(loop);
+		return refuse_import(s, busid, status_of(r), strerror(-r));
+	}
+	/* The answer names what was asked for, byte for byte (usbip_attach.c). */
+	memcpy(a.device.busid, busid, sizeof(a.device.busid));
+	status = serve_device(s, loop, device, &a);
+	if (status == EXIT_OK || status == EXIT_NO_DEVICE)
+		channel_finish(s->channel, clock_ms() + FINISH_LIMIT_MS);
+	device->ops->close(device);
+	loop_free(loop);
+	return status;
+}
+
+/* ------------------------------------------------------------- operations */
+
+static enum exit_status serve_operation(struct session *s)
+{
+	uint8_t request[USBIP_OP_BYTES];
+	uint8_t wire_busid[USBIP_BUSID_BYTES];
+	char busid[USBIP_BUSID_BYTES];
+	struct usbip_op op;
+	int r = channel_read_all(s->channel, request, sizeof(request),
+				 s->deadline_ms);
+
+	if (r == 0) {
+		usbip_op_decode(&op, request);
+		if (op.version == USBIP_VERSION && op.code == USBIP_REQ_DEVLIST)
+			return serve_list(s);
+		if (op.version != USBIP_VERSION ||
+		    op.code != USBIP_REQ_IMPORT) {
+			log_warn(
+				"%s: refused: version %04x, code %04x is no USB/IP 1.1.1 request",
+				s->options->peer, op.version, op.code);
+			return EXIT_PROTOCOL;
+		}
+		r = channel_read_all(s->channel, wire_busid, sizeof(wire_busid),
+				     s->deadline_ms);
+	}
+	if (r < 0) {
+		log_info("%s: no request: %s", s->options->peer,
+			 r == -EPIPE ? "closed by the peer" : strerror(-r));
+		return r == -ETIMEDOUT ? EXIT_TIMEOUT : EXIT_PROTOCOL;
+	}
+	usbip_busid_decode(busid, wire_busid);
+	return serve_import(s, busid);
+}
+
+enum exit_status session_run(const struct session_options *options)
+{
+	struct session s = { .options = options,
+			     .deadline_ms = clock_ms() + OPERATION_LIMIT_MS,
+			     .lock_fd = -1 };
+	enum exit_status status;
+	int r = channel_accept(options->kind, options->peer_fd,
+			       options->ring_bytes, &s.channel);
+
+	if (r < 0) {
+		log_warn("%s: no channel: %s", options->peer, strerror(-r));
+		return EXIT_CANNOT_REACH;
+	}
+	status = serve_operation(&s);
+	channel_free(s.channel);
+	(void)close(options->manager_fd);
+	if (s.lock_fd >= 0)
+		(void)close(s.lock_fd);
+	return status;
+}
