@@ -207,7 +207,7 @@ class Guest:
             self._lock_file = None
 
     def is_running(self):
-        return self._process is not None and self._process.poll() is None
+        return self._process is not None and not self._agent.ended
 
     def _take_name(self):
         if self._process:
