@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * xusbip detach: takes the device from a port, whoever attached it, and
+ * returns when the port is free.
+ */
+#include "frontend/command.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "frontend/json.h"
+#include "frontend/record.h"
+#include "frontend/sysfs.h"
+#include "frontend/vhci.h"
+#include "vchan-transport/channel.h"
+#include "vchan-transport/log.h"
+
+#define FREE_LIMIT_MS 5000u
+#define CHECK_MS      10
+
+static bool is_free_within(uint32_t port, unsigned limit_ms)
+{
+	uint64_t deadline_ms = clock_ms() + limit_ms;
+
+	while (vhci_is_free(VHCI_DIR, port) == 0) {
+		if (clock_ms() >= deadline_ms)
+			return false;
+		(void)poll(NULL, 0, CHECK_MS);
+	}
+	return true;
+}
+
+static enum exit_status detach(uint32_t port)
+{
+	int r = vhci_is_free(VHCI_DIR, port);
+
+	if (r == -ENOENT) {
+		log_error("detach: vhci_hcd is not loaded, so no port is in "
+			  "use");
+		return EXIT_NO_VHCI;
+	}
+	if (r < 0 && r != -ENXIO) {
+		log_error("detach: cannot read the ports of vhci_hcd: %s",
+			  strerror(-r));
+		return EXIT_FAILED;
+	}
+	if (r != 0) {
+		log_error("detach: port %02u is not in use; \"xusbip port\" "
+			  "shows those that are",
+			  port);
+		return EXIT_NO_PORT;
+	}
+	/* First, as the stock tool does: whoever watches it lets go then. */
+	record_remove(RECORD_DIR, port);
+	r = vhci_detach(VHCI_DIR, port);
+	if (r == -EACCES || r == -EPERM) {
+		log_error("detach: only root can take devices from vhci_hcd; "
+			  "try: sudo xusbip detach ...");
+		return EXIT_NOT_ALLOWED;
+	}
+	/* It may have ended by itself meanwhile, which is as good. */
+	if (!is_free_within(port, r < 0 ? 0 : FREE_LIMIT_MS)) {
+		log_error("detach: port %02u is still in use: %s; the kernel's "
+			  "log may say more",
+			  port, r < 0 ? strerror(-r) : "it was not freed");
+		return r < 0 ? EXIT_FAILED : EXIT_TIMEOUT;
+	}
+	return EXIT_OK;
+}
+
+static enum exit_status run(const struct command_globals *globals, int argc,
+			    char **argv)
+{
+	static const struct option longs[] = {
+		{ "port", required_argument, NULL, 'p' },
+		{ "json", no_argument, NULL, 'j' },
+		{ NULL, 0, NULL, 0 },
+	};
+	const char *text = NULL;
+	bool is_json = false;
+	enum exit_status status;
+	const char *end;
+	uint32_t port;
+	int option;
+
+	(void)globals;
+	while ((option = getopt_long(argc, argv, "p:j", longs, NULL)) != -1) {
+		if (option == 'p')
+			text = optarg;
+		else if (option == 'j')
+			is_json = true;
+		else
+			return command_misused(&command_detach,
+					       "wrong options");
+	}
+	if (optind != argc || !text)
+		return command_misused(&command_detach, "give --port");
+	end = sysfs_scan_number(text, 10, &port);
+	if (!end || *end != '\0')
+		return command_misused(&command_detach,
+				       "the port is a number, as \"xusbip "
+				       "port\" shows it");
+	status = detach(port);
+	if (status != EXIT_OK)
+		return status;
+	if (is_json)
+		return json_print_detached(port);
+	printf("detached port %02u\n", port);
+	return EXIT_OK;
+}
+
+const struct command command_detach = {
+	.name = "detach",
+	.run = run,
+	.summary = "Detach a remote USB device",
+	.usage = "xusbip detach [--json] <args>\n"
+		 "    -p, --port=<port>      vhci_hcd port the device is on\n"
+		 "        --json             The result as JSON\n",
+};

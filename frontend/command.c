@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "frontend/command.h"
+
+#include <stdio.h>
+
+#include "vchan-transport/log.h"
+
+enum exit_status command_fail(const struct failure *failure)
+{
+	log_error("%s", failure->text);
+	return failure->status;
+}
+
+enum exit_status command_misused(const struct command *command,
+				 const char *what)
+{
+	log_error("%s: %s; see: xusbip help %s", command->name, what,
+		  command->name);
+	return EXIT_USAGE;
+}
+
+enum exit_status command_address(const struct command_globals *globals,
+				 const char *text, struct address *ret_address)
+{
+	const char *why;
+
+	if (address_parse(text, ret_address, &why) < 0) {
+		log_error("%s is not an address: %s; write xen:DOMAIN, "
+			  "tls:HOST, tcp:HOST, unix:PATH or vsock:CID",
+			  text, why);
+		return EXIT_USAGE;
+	}
+	if (globals->tcp_port && ret_address->kind == ADDRESS_TCP &&
+	    ret_address->port == ADDRESS_PORT_USBIP)
+		ret_address->port = globals->tcp_port;
+	return EXIT_OK;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * command.h - the subcommands of xusbip: one file each, cmd_NAME.c. Each reads
+ * its own options, does its work, and says in one line what went wrong.
+ */
+#ifndef COMMAND_H
+#define COMMAND_H
+
+#include <stdint.h>
+
+#include "frontend/failure.h"
+#include "vchan-transport/address.h"
+
+/* The options before the subcommand. */
+struct command_globals {
+	uint16_t tcp_port; /* where an address has none; 0: the usual one */
+};
+
+struct command {
+	const char *name;
+	enum exit_status (*run)(const struct command_globals *globals, int argc,
+				char **argv);
+	const char *summary;
+	const char *usage;
+};
+
+extern const struct command command_list;
+extern const struct command command_attach;
+extern const struct command command_detach;
+extern const struct command command_port;
+
+/* Shows the failure, and returns its status. */
+enum exit_status command_fail(const struct failure *failure);
+
+/* Says what is wrong with the command line; EXIT_USAGE. */
+enum exit_status command_misused(const struct command *command,
+				 const char *what);
+
+/* The address behind -r; EXIT_USAGE if it is none. */
+enum exit_status command_address(const struct command_globals *globals,
+				 const char *text, struct address *ret_address);
+
+#endif

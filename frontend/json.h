@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * json.h - what --json prints, one object a command; the only user of json-c.
+ * Numbers of USB are strings of hexadecimal digits, as lsusb shows them. All
+ * text is escaped as in the log: printable ASCII only.
+ */
+#ifndef JSON_H
+#define JSON_H
+
+#include <stddef.h>
+
+#include "frontend/attach.h"
+#include "frontend/failure.h"
+#include "frontend/import.h"
+#include "frontend/record.h"
+#include "frontend/vhci.h"
+
+/* {"remote": ..., "devices": [{"busid": ..., ..., "interfaces": [...]}]} */
+enum exit_status json_print_remote(const char *remote,
+				   const struct import_entry *entries,
+				   size_t count);
+
+/* {"devices": [...]} */
+enum exit_status json_print_local(const struct usbip_device *devices,
+				  size_t count);
+
+/* {"remote": ..., "port": 0, "busid": local, "device": {...}} */
+enum exit_status json_print_attached(const char *remote,
+				     const struct attach_result *result);
+
+/* {"port": 0} */
+enum exit_status json_print_detached(uint32_t port);
+
+/* One port in use; what is NULL is not known. */
+struct json_port {
+	const struct vhci_port *port;
+	const struct usbip_device *device;
+	const struct record *record;
+};
+
+/* {"ports": [{"port": 0, "state": ..., ..., "remote": {...}}]} */
+enum exit_status json_print_ports(const struct json_port *ports, size_t count);
+
+#endif
