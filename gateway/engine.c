@@ -405,11 +405,13 @@ static void resolve_endpoint(const struct engine *e, struct slot *slot,
 	struct urb *urb = &slot->urb;
 	const struct descriptor_endpoint *ep;
 
-	urb->endpoint = (uint8_t)(h->endpoint | (urb_is_in(h) ? 0x80 : 0));
+	slot->is_in = urb_is_in(h);
+	urb->endpoint = (uint8_t)(h->endpoint | (slot->is_in ? 0x80 : 0));
 	urb->flags = 0;
 	if (h->endpoint == 0) {
 		urb->type = USB_CONTROL;
 		memcpy(urb->setup, h->submit.setup, sizeof(urb->setup));
+		urb->endpoint = urb_is_setup_in(urb->setup) ? 0x80 : 0;
 		return;
 	}
 	ep = find_endpoint(e, urb->endpoint);

@@ -12,11 +12,6 @@
 #define CONFIGURATION_ATTRIBUTES 7
 #define ATTRIBUTE_REMOTE_WAKEUP  0x20
 
-static bool is_in(const struct slot *slot)
-{
-	return urb_is_device_to_host(&slot->urb);
-}
-
 static uint32_t min_size(size_t a, uint32_t b)
 {
 	return a < b ? (uint32_t)a : b;
@@ -37,7 +32,7 @@ static void prepare_packets(struct slot *slot,
 		p->actual_length = min_size(p->actual_length, p->length);
 		if (p->status != 0)
 			ret_submit->error_count++;
-		if (is_in(slot) && slot->urb.data && p->actual_length > 0)
+		if (slot->is_in && slot->urb.data && p->actual_length > 0)
 			memmove(slot->urb.data + sum,
 				slot->urb.data + p->offset, p->actual_length);
 		sum += p->actual_length;
@@ -76,13 +71,16 @@ static void prepare_ret_submit(struct slot *slot)
 	else
 		h.ret_submit.actual_length =
 			min_size(slot->urb.actual_length, slot->submit.length);
+	/* A control request whose setup packet says the other direction. */
+	if (slot->is_in != urb_is_device_to_host(&slot->urb))
+		h.ret_submit.actual_length = 0;
 	/* libusb would call a short read an error; Linux says which one. */
-	if (is_in(slot) && slot->urb.type != USB_ISOCHRONOUS &&
+	if (slot->is_in && slot->urb.type != USB_ISOCHRONOUS &&
 	    (slot->submit.flags & USBIP_URB_SHORT_NOT_OK) &&
 	    slot->urb.status == 0 &&
 	    h.ret_submit.actual_length < slot->submit.length)
 		h.ret_submit.status = -EREMOTEIO;
-	slot->data_bytes = is_in(slot) ? h.ret_submit.actual_length : 0;
+	slot->data_bytes = slot->is_in ? h.ret_submit.actual_length : 0;
 	usbip_header_encode(slot->header, &h);
 }
 

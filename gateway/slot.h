@@ -29,6 +29,7 @@ struct slot {
 	uint32_t seqnum;
 	uint32_t unlink_seqnum; /* of the CMD_UNLINK to answer */
 	struct usbip_submit submit;
+	bool is_in;          /* data follows the answer: what the header said */
 	bool is_counted;     /* in flight, against the budget */
 	int refused;         /* the answer's status if it is not started */
 	size_t buffer_bytes; /* allocated behind urb.data */
