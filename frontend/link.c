@@ -409,17 +409,15 @@ static bool send_reply(struct link *l, struct iovec pieces[2])
 static bool pump_reply(struct link *l, struct iovec pieces[2])
 {
 	struct reply_pump *p = &l->replies;
+	bool is_judged = p->judged_start < p->judged_end;
 
-	if (p->stage == PUMP_HEADER) {
-		if (held(pieces) < USBIP_HEADER_BYTES)
+	if (!is_judged && p->stage == PUMP_HEADER) {
+		if (held(pieces) < USBIP_HEADER_BYTES ||
+		    !judge_reply(l, pieces))
 			return false;
-		if (!judge_reply(l, pieces))
-			return false;
-	}
-	if (p->stage == PUMP_PACKETS) {
-		if (held(pieces) < (size_t)p->num_packets * USBIP_ISO_BYTES)
-			return false;
-		if (!judge_reply_packets(l, pieces))
+	} else if (!is_judged && p->stage == PUMP_PACKETS) {
+		if (held(pieces) < (size_t)p->num_packets * USBIP_ISO_BYTES ||
+		    !judge_reply_packets(l, pieces))
 			return false;
 	}
 	if (!send_reply(l, pieces))
