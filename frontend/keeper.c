@@ -81,7 +81,7 @@ static void hear_asker(struct watch *w)
 	if (r == -ETIMEDOUT)
 		return;
 	if (r != 1)
-		(void)pidfd_send_signal(w->link_pidfd, SIGKILL, NULL, 0);
+		(void)pidfd_send_signal(w->link_pidfd, SIGTERM, NULL, 0);
 	(void)close(w->asker_fd);
 	w->asker_fd = FD_NONE;
 }

@@ -10,7 +10,7 @@
  * that dies by itself takes more with it than the attachment, and none stays.
  *
  * Until the one who asked for the attachment says that it stands, the keeper
- * takes that one's end for a cancellation and kills the link.
+ * takes that one's end for a cancellation and tells the link to stop.
  */
 #ifndef KEEPER_H
 #define KEEPER_H

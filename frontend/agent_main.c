@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * xusbip-frontend: the agent (agent.h), or with --serve one connection of it
+ * (serve.h), which only the agent itself asks for.
+ */
+#include <getopt.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "frontend/agent.h"
+#include "frontend/agent_config.h"
+#include "frontend/serve.h"
+#include "frontend/sysfs.h"
+#include "vchan-transport/log.h"
+#include "vchan-transport/sandbox.h"
+
+#define VERSION     "0.1"
+#define CONFIG_PATH "/etc/xusbip/xusbip-frontend.conf"
+
+struct command_line {
+	struct agent_options agent;
+	const char *serve; /* number of a descriptor, or NULL */
+	bool is_help;
+	bool is_version;
+};
+
+static bool read_command_line(int argc, char **argv, struct command_line *line)
+{
+	static const struct option longs[] = {
+		{ "config", required_argument, NULL, 'c' },
+		{ "debug", no_argument, NULL, 'd' },
+		{ "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'V' },
+		{ "serve", required_argument, NULL, 'S' },
+		{ NULL, 0, NULL, 0 },
+	};
+	int option;
+
+	while ((option = getopt_long(argc, argv, "c:dhV", longs, NULL)) != -1) {
+		if (option == 'c')
+			line->agent.config_path = optarg;
+		else if (option == 'd')
+			line->agent.is_debug = true;
+		else if (option == 'h')
+			line->is_help = true;
+		else if (option == 'V')
+			line->is_version = true;
+		else if (option == 'S')
+			line->serve = optarg;
+		else
+			return false;
+	}
+	return line->serve || optind == argc;
+}
+
+/* The arguments are addresses of gateways, as the agent has formatted them. */
+static enum exit_status serve(const char *descriptor, int argc, char **argv)
+{
+	struct address gateways[AGENT_MAX_GATEWAYS];
+	struct serve_options options = { .gateways = gateways };
+	const char *why;
+	const char *end;
+	uint32_t fd;
+
+	end = sysfs_scan_number(descriptor, 10, &fd);
+	if (!end || *end || fd <= STDERR_FILENO || argc > AGENT_MAX_GATEWAYS)
+		return EXIT_USAGE;
+	options.peer_fd = (int)fd;
+	for (int i = 0; i < argc; i++) {
+		if (address_parse(argv[i], &gateways[i], &why) < 0)
+			return EXIT_USAGE;
+	}
+	options.num_gateways = (size_t)argc;
+	return serve_run(&options);
+}
+
+int main(int argc, char **argv)
+{
+	struct command_line line = { .agent.config_path = CONFIG_PATH };
+	char prefix[48] = "xusbip-frontend";
+	bool is_right;
+
+	sandbox_at_entry();
+	log_init(prefix, LOG_LEVEL_INFO);
+	is_right = read_command_line(argc, argv, &line);
+	if (line.serve)
+		(void)snprintf(prefix, sizeof(prefix),
+			       "xusbip-frontend connection %d", (int)getpid());
+	log_init(prefix,
+		 line.agent.is_debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
+	if (!is_right) {
+		log_error("wrong command line; see: xusbip-frontend --help");
+		return EXIT_USAGE;
+	}
+	if (line.is_help) {
+		printf("usage: xusbip-frontend [-c|--config FILE] [--debug]\n"
+		       "                       [--help] [--version]\n\n"
+		       "Serves stock usbip commands on this machine from "
+		       "xusbip gateways;\n%s says where.\n",
+		       CONFIG_PATH);
+		return EXIT_OK;
+	}
+	if (line.is_version) {
+		printf("xusbip-frontend %s\n", VERSION);
+		return EXIT_OK;
+	}
+	if (line.serve)
+		return serve(line.serve, argc - optind, argv + optind);
+	return agent_run(&line.agent);
+}
