@@ -29,7 +29,7 @@
 #define DEV_MEM_FREE_MAX_BYTES (2u << 20)
 
 /* The headroom takes heap buffers off this. */
-#define HEAP_ALIGNMENT (2 * URB_HEADROOM)
+#define HEAP_ALIGNMENT ((size_t)2 * URB_HEADROOM)
 
 /* libusb calls it unconfigured; usbfs has no other word for configuration 0. */
 #define UNCONFIGURED (-1)
