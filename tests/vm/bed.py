@@ -29,7 +29,7 @@ import traceback
 
 from guest import GuestError
 
-KERNEL_LOG_LINES = 40
+LOG_LINES = 40
 SETUP_LIMIT_S = 120
 COMPLAINTS = ('BUG:|WARNING:|Oops|general protection fault|Call Trace|'
               'blocked for more than|use-after-free|refcount_t')
@@ -95,13 +95,17 @@ def kernel_complaints(guest):
     return guest.run(f"dmesg | grep -E '{COMPLAINTS}'").output.splitlines()
 
 
-def _tell_failure(guest, error):
-    """Why, and the last that the kernel of the guest said."""
+def _tell_failure(guest, error, num_old_jobs):
+    """Why, what the jobs of this test wrote, and what the kernel said."""
     _comment(traceback.format_exc().rstrip())
+    for number, job in enumerate(guest.jobs):
+        if number >= num_old_jobs or job.is_alive():
+            _comment(f'the log of "{job.command}" (status {job.status}):')
+            _comment('\n'.join(job.log().splitlines()[-LOG_LINES:]))
     if isinstance(error, GuestError):
         return  # it holds the console
     try:
-        log = guest.check(f'dmesg | tail -n {KERNEL_LOG_LINES}', timeout=10)
+        log = guest.check(f'dmesg | tail -n {LOG_LINES}', timeout=10)
         _comment('the last of dmesg:\n' + log)
     except GuestError as silence:
         _comment(str(silence))
@@ -111,23 +115,24 @@ def _run_in_guest(guest, entry):
     if not guest.is_running():
         guest.stop()
         _boot(guest)
-    before = kernel_complaints(guest)
     _call(entry.function, guest, entry.limit_s)
-    if entry.kernel_may_complain or not guest.is_running():
+    if not guest.is_running():
         return
-    complaints = kernel_complaints(guest)[len(before):]
-    if complaints:
+    complaints = kernel_complaints(guest)[guest.num_complaints:]
+    guest.num_complaints += len(complaints)
+    if complaints and not entry.kernel_may_complain:
         raise KernelComplaint('\n'.join(complaints))
 
 
 def _run_test(guest, entry):
     """'passed', 'failed' or 'skipped', and a remark for the test's line."""
+    num_old_jobs = len(guest.jobs) if guest.is_running() else 0
     try:
         _run_in_guest(guest, entry)
     except Skip as reason:
         return 'skipped', f' # SKIP {reason}'
     except Exception as error:
-        _tell_failure(guest, error)
+        _tell_failure(guest, error, num_old_jobs)
         guest.stop()
         return 'failed', ''
     return 'passed', ''

@@ -133,10 +133,12 @@ class Guest:
     """One QEMU. `devices` are more QEMU arguments; an xHCI controller named
     `xhci` is always there. `net` gives a user network: the host is 10.0.2.2,
     and each (host port, guest port) of `hostfwd` leads in. `icount` makes the
-    guest's clock count instructions. `append` goes to the kernel.
+    guest's clock count instructions. `append` goes to the kernel. One vCPU is
+    the default because it hardly feels the load of the host; ask for two where
+    a test is about things that happen at once.
     """
 
-    def __init__(self, name, *, smp=2, mem=1024, devices=(), icount=False,
+    def __init__(self, name, *, smp=1, mem=1024, devices=(), icount=False,
                  net=False, hostfwd=(), append=''):
         self.name = name
         self.smp = 1 if icount else smp
@@ -159,6 +161,8 @@ class Guest:
         self._pids = {}
         self._replies = {}
         self._events = []
+        self.jobs = []
+        self.num_complaints = 0
         self._agent = None
         self._qmp = None
         self.boot_s = None
@@ -173,18 +177,8 @@ class Guest:
 
     def start(self, limit=90):
         """Boots, and returns itself when the agent answers."""
-        self._take_name()
-        self._forget()
-        shutil.rmtree(self.share, ignore_errors=True)
-        os.mkdir(self.share)
-        agent, agent_peer = socket.socketpair()
-        qmp, qmp_peer = socket.socketpair()
         began = time.monotonic()
-        with agent_peer, qmp_peer:
-            self._spawn(agent_peer.fileno(), qmp_peer.fileno())
-        atexit.register(self.stop)
-        self._agent = Lines(agent, self._on_agent_line)
-        self._qmp = Lines(qmp, self._on_qmp_line)
+        self.launch()
         try:
             self._need(self._agent, lambda: 'ready' in self._exits, limit,
                        'the boot')
@@ -193,6 +187,21 @@ class Guest:
             self.stop()
             raise
         self.boot_s = time.monotonic() - began
+        return self
+
+    def launch(self):
+        """Starts QEMU without waiting for the boot; returns itself."""
+        self._take_name()
+        self._forget()
+        shutil.rmtree(self.share, ignore_errors=True)
+        os.mkdir(self.share)
+        agent, agent_peer = socket.socketpair()
+        qmp, qmp_peer = socket.socketpair()
+        with agent_peer, qmp_peer:
+            self._spawn(agent_peer.fileno(), qmp_peer.fileno())
+        atexit.register(self.stop)
+        self._agent = Lines(agent, self._on_agent_line)
+        self._qmp = Lines(qmp, self._on_qmp_line)
         return self
 
     def stop(self):
@@ -205,6 +214,11 @@ class Guest:
         if self._lock_file:
             self._lock_file.close()
             self._lock_file = None
+
+    @property
+    def pid(self):
+        """QEMU's, while it runs."""
+        return self._process and self._process.pid
 
     def is_running(self):
         return self._process is not None and not self._agent.ended
@@ -365,6 +379,7 @@ class Guest:
         self._need(self._agent, lambda: ident in self._pids, timeout,
                    repr(command))
         job.pid = self._pids[ident]
+        self.jobs.append(job)
         return job
 
     # QEMU's monitor

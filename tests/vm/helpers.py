@@ -31,11 +31,9 @@ def wait_until(guest, condition, limit=10):
     CommandError, with the last output of the condition, if it does not within
     `limit` seconds.
     """
-    quoted = shlex.quote(condition)
     status, output = guest.run(
-        f'end=$(($(date +%s) + {limit}))\n'
-        f'until said=$(bash -c {quoted} 2>&1); do\n'
-        '[ "$(date +%s)" -le "$end" ] || { echo "$said"; exit 1; }\n'
+        f'until said=$(eval {shlex.quote(condition)} 2>&1); do\n'
+        f'[ "$SECONDS" -lt {limit} ] || {{ echo "$said"; exit 1; }}\n'
         f'sleep {POLL_S}\ndone', timeout=limit + 10)
     if status:
         raise CommandError(f'not within {limit} s: {condition}:\n{output}')

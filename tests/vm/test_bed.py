@@ -4,6 +4,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import time
 
 import bed
@@ -175,6 +177,15 @@ def stock_usbip_attaches_over_loopback(guest):
     guest.unplug('tablet')
 
 
+def is_gone(pid):
+    """No such process, or only its entry is left for whoever inherited it."""
+    try:
+        with open(f'/proc/{pid}/stat', encoding='ascii') as f:
+            return f.read().rsplit(')', 1)[1].split()[0] == 'Z'
+    except FileNotFoundError:
+        return True
+
+
 def check_sourcesink(guest, speed):
     busid = helpers.gadget_sourcesink(guest, speed=speed)
 
@@ -207,6 +218,32 @@ def processes_and_their_descriptors_are_counted(guest):
     assert 0 < helpers.rss_kib(guest, job.pid) < 10000
     job.stop()
     assert helpers.pids(guest, 'sleep') == []
+
+
+@bed.test
+def a_guest_ends_with_the_process_that_started_it(_):
+    script = ('import time, guest\n'
+              'g = guest.Guest("bed-orphan")\n'
+              'print(g.launch().pid, flush=True)\n'
+              'time.sleep(60)')
+    with subprocess.Popen([sys.executable, '-c', script], text=True,
+                          cwd=os.path.dirname(os.path.abspath(__file__)),
+                          stdout=subprocess.PIPE) as starter:
+        qemu = int(starter.stdout.readline())
+        assert os.path.exists(f'/proc/{qemu}')
+        starter.kill()
+
+    helpers.wait_for('QEMU has ended', lambda: is_gone(qemu))
+
+
+@bed.test
+def a_name_is_taken_while_its_guest_runs(guest):
+    try:
+        Guest(guest.name).start()
+    except GuestError as error:
+        assert 'runs already' in str(error)
+    else:
+        raise AssertionError('two guests have one name')
 
 
 @bed.test(limit=120)
