@@ -2,7 +2,6 @@
 /* xusbip attach: see attach.h for how it is done. */
 #include "frontend/command.h"
 
-#include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -58,7 +57,7 @@ static enum exit_status run(const struct command_globals *globals, int argc,
 	bool is_json = false;
 	int option;
 
-	while ((option = getopt_long(argc, argv, "r:b:d:j", longs, NULL)) !=
+	while ((option = command_next_option(argc, argv, "r:b:d:j", longs)) !=
 	       -1) {
 		if (option == 'r')
 			plan.gateway = optarg;
@@ -67,8 +66,7 @@ static enum exit_status run(const struct command_globals *globals, int argc,
 		else if (option == 'j')
 			is_json = true;
 		else
-			return command_misused(&command_attach,
-					       "wrong options");
+			return command_wrong_option(&command_attach, argv);
 	}
 	if (optind != argc || !plan.gateway || !plan.busid)
 		return command_misused(&command_attach,

@@ -6,7 +6,6 @@
 #include "frontend/command.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -88,14 +87,13 @@ static enum exit_status run(const struct command_globals *globals, int argc,
 	int option;
 
 	(void)globals;
-	while ((option = getopt_long(argc, argv, "p:j", longs, NULL)) != -1) {
+	while ((option = command_next_option(argc, argv, "p:j", longs)) != -1) {
 		if (option == 'p')
 			text = optarg;
 		else if (option == 'j')
 			is_json = true;
 		else
-			return command_misused(&command_detach,
-					       "wrong options");
+			return command_wrong_option(&command_detach, argv);
 	}
 	if (optind != argc || !text)
 		return command_misused(&command_detach, "give --port");

@@ -6,7 +6,6 @@
 #include "frontend/command.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -145,7 +144,8 @@ static enum exit_status run(const struct command_globals *globals, int argc,
 	enum exit_status status;
 	int option;
 
-	while ((option = getopt_long(argc, argv, "pr:lj", longs, NULL)) != -1) {
+	while ((option = command_next_option(argc, argv, "pr:lj", longs)) !=
+	       -1) {
 		if (option == 'p')
 			options.is_parsable = true;
 		else if (option == 'r')
@@ -155,7 +155,7 @@ static enum exit_status run(const struct command_globals *globals, int argc,
 		else if (option == 'j')
 			options.is_json = true;
 		else
-			return command_misused(&command_list, "wrong options");
+			return command_wrong_option(&command_list, argv);
 	}
 	if (optind != argc || (options.remote != NULL) == options.is_local)
 		return command_misused(&command_list,

@@ -6,7 +6,6 @@
 #include "frontend/command.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -123,9 +122,9 @@ static enum exit_status run(const struct command_globals *globals, int argc,
 	int r;
 
 	(void)globals;
-	while ((option = getopt_long(argc, argv, "j", longs, NULL)) != -1) {
+	while ((option = command_next_option(argc, argv, "j", longs)) != -1) {
 		if (option != 'j')
-			return command_misused(&command_port, "wrong options");
+			return command_wrong_option(&command_port, argv);
 		is_json = true;
 	}
 	if (optind != argc)

@@ -19,6 +19,22 @@ enum exit_status command_misused(const struct command *command,
 	return EXIT_USAGE;
 }
 
+int command_next_option(int argc, char **argv, const char *shorts,
+			const struct option *longs)
+{
+	opterr = 0;
+	return getopt_long(argc, argv, shorts, longs, NULL);
+}
+
+enum exit_status command_wrong_option(const struct command *command,
+				      char **argv)
+{
+	log_error("%s: %s is no option of it, or lacks its argument; see: "
+		  "xusbip help %s",
+		  command->name, argv[optind - 1], command->name);
+	return EXIT_USAGE;
+}
+
 enum exit_status command_address(const struct command_globals *globals,
 				 const char *text, struct address *ret_address)
 {

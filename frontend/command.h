@@ -6,6 +6,7 @@
 #ifndef COMMAND_H
 #define COMMAND_H
 
+#include <getopt.h>
 #include <stdint.h>
 
 #include "frontend/failure.h"
@@ -35,6 +36,14 @@ enum exit_status command_fail(const struct failure *failure);
 /* Says what is wrong with the command line; EXIT_USAGE. */
 enum exit_status command_misused(const struct command *command,
 				 const char *what);
+
+/* Reads the next option as getopt_long() does, which is not let talk. */
+int command_next_option(int argc, char **argv, const char *shorts,
+			const struct option *longs);
+
+/* Says which option is wrong; EXIT_USAGE. */
+enum exit_status command_wrong_option(const struct command *command,
+				      char **argv);
 
 /* The address behind -r; EXIT_USAGE if it is none. */
 enum exit_status command_address(const struct command_globals *globals,

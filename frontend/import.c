@@ -36,6 +36,10 @@ enum exit_status import_open(struct import *import,
 
 	if (r == 0)
 		return EXIT_OK;
+	if (r == -EOPNOTSUPP)
+		return failure_set(&import->failure, EXIT_FAILED,
+				   "cannot connect to %s: %s", import->gateway,
+				   why);
 	return failure_set(&import->failure, status_of(r),
 			   "cannot connect to %s: %s; is a gateway running "
 			   "there, and may this host use it?",

@@ -65,7 +65,8 @@ static enum exit_status read_globals(int argc, char **argv,
 	uint32_t port;
 	int option;
 
-	while ((option = getopt_long(argc, argv, "+dlt:", longs, NULL)) != -1) {
+	while ((option = command_next_option(argc, argv, "+dlt:", longs)) !=
+	       -1) {
 		switch (option) {
 		case 'd':
 			log_init("xusbip", LOG_LEVEL_DEBUG);
@@ -84,6 +85,9 @@ static enum exit_status read_globals(int argc, char **argv,
 			globals->tcp_port = (uint16_t)port;
 			break;
 		default:
+			log_error("%s is no option, or lacks its argument; "
+				  "see: xusbip help",
+				  argv[optind - 1]);
 			return EXIT_USAGE;
 		}
 	}
