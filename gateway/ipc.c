@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -98,14 +99,14 @@ int ipc_receive_answer(int sock, struct ipc_answer *ret_answer,
 	return 0;
 }
 
+/* The text of a bus id is the peer's and any will do; that it ends is ours. */
 static bool is_request(const struct ipc_request *request)
 {
 	switch (request->type) {
 	case IPC_LIST:
 		return true;
 	case IPC_OPEN:
-		return request->busid[0] != '\0' &&
-		       memchr(request->busid, '\0', sizeof(request->busid));
+		return memchr(request->busid, '\0', sizeof(request->busid));
 	default:
 		return false;
 	}
@@ -138,4 +139,24 @@ int ipc_answer(int sock, const struct ipc_answer *answer, int device_fd,
 	if (lock_fd >= 0)
 		fds[num_fds++] = lock_fd;
 	return fdpass_send(sock, answer, sizeof(*answer), fds, num_fds);
+}
+
+pid_t ipc_fork(void)
+{
+	static const int handled[] = { SIGTERM, SIGINT, SIGHUP, SIGCHLD };
+	sigset_t all;
+	sigset_t before;
+	pid_t pid;
+
+	(void)sigfillset(&all);
+	(void)sigprocmask(SIG_BLOCK, &all, &before);
+	pid = fork();
+	if (pid == 0) {
+		for (size_t i = 0; i < sizeof(handled) / sizeof(handled[0]);
+		     i++)
+			(void)signal(handled[i], SIG_DFL);
+		(void)setsid();
+	}
+	(void)sigprocmask(SIG_SETMASK, &before, NULL);
+	return pid;
 }

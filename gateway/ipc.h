@@ -63,4 +63,11 @@ int ipc_receive_request(int sock, struct ipc_request *ret_request);
 int ipc_answer(int sock, const struct ipc_answer *answer, int device_fd,
 	       int lock_fd);
 
+/*
+ * fork(2) for the manager: the child has the default signal actions, not the
+ * loop's, whose pipe is shared, and is no member of the terminal's group, so
+ * that Ctrl-C reaches it through the manager only.
+ */
+pid_t ipc_fork(void);
+
 #endif

@@ -6,6 +6,19 @@
 #ifndef SANDBOX_H
 #define SANDBOX_H
 
+/* A sanitizer's runtime needs more than the program: see sandbox.c. */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANDBOX_IS_SANITIZED 1
+#endif
+#endif
+#if !defined(SANDBOX_IS_SANITIZED) && defined(__SANITIZE_ADDRESS__)
+#define SANDBOX_IS_SANITIZED 1
+#endif
+#ifndef SANDBOX_IS_SANITIZED
+#define SANDBOX_IS_SANITIZED 0
+#endif
+
 enum sandbox_role {
 	SANDBOX_SESSION, /* a channel, a device's descriptor, usbfs ioctls */
 	SANDBOX_LINK,    /* a channel and a socket, nothing else */

@@ -97,8 +97,6 @@ static void a_malformed_request_is_refused(void **state)
 	request.type = IPC_OPENED;
 	assert_int_equal(receive_raw(&request, sizeof(request)), -EBADMSG);
 	request.type = IPC_OPEN;
-	request.busid[0] = '\0';
-	assert_int_equal(receive_raw(&request, sizeof(request)), -EBADMSG);
 	memset(request.busid, 'x', sizeof(request.busid));
 	assert_int_equal(receive_raw(&request, sizeof(request)), -EBADMSG);
 }

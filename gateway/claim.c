@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See claim.h. */
+#include "gateway/claim.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "gateway/ipc.h"
+#include "vchan-transport/log.h"
+
+#define SUFFIX     ".lock"
+#define PATH_BYTES 512
+
+/* Opens and locks: the descriptor, -EBUSY if it is locked, or -errno. */
+static int lock_file(const char *path, int flags)
+{
+	struct stat st;
+
+	/* A sweep may remove the file between open and flock: try anew. */
+	for (int i = 0; i < 3; i++) {
+		int fd = open(path, flags | O_RDWR | O_CLOEXEC | O_NOFOLLOW,
+			      0600);
+		int r;
+
+		if (fd < 0)
+			return -errno;
+		if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+			r = errno == EWOULDBLOCK ? -EBUSY : -errno;
+			(void)close(fd);
+			return r;
+		}
+		if (fstat(fd, &st) == 0 && st.st_nlink > 0)
+			return fd;
+		(void)close(fd);
+	}
+	return -EBUSY;
+}
+
+static int make_dir(const char *path)
+{
+	struct stat st;
+
+	if (mkdir(path, 0755) == 0)
+		(void)chmod(path, 0755); /* the umask keeps everybody out */
+	else if (errno != EEXIST)
+		return -errno;
+	if (lstat(path, &st) < 0)
+		return -errno;
+	if (!S_ISDIR(st.st_mode))
+		return -ENOTDIR;
+	if (st.st_uid != geteuid() || (st.st_mode & (S_IWGRP | S_IWOTH)) != 0)
+		return -EPERM;
+	return 0;
+}
+
+int claim_own_dir(const char *dir, int *ret_fd)
+{
+	char path[PATH_BYTES];
+	int r = make_dir(dir);
+	int fd;
+
+	if (r < 0)
+		return r;
+	(void)snprintf(path, sizeof(path), "%s/manager.pid", dir);
+	fd = lock_file(path, O_CREAT);
+	if (fd < 0)
+		return fd;
+	/* For people; what counts is the lock. */
+	if (ftruncate(fd, 0) < 0 || dprintf(fd, "%d\n", (int)getpid()) < 0) {
+		r = -errno;
+		(void)close(fd);
+		return r;
+	}
+	*ret_fd = fd;
+	return 0;
+}
+
+int claim_take(const char *dir, const char *busid, int *ret_fd)
+{
+	char path[PATH_BYTES];
+	int fd;
+
+	(void)snprintf(path, sizeof(path), "%s/%s" SUFFIX, dir, busid);
+	fd = lock_file(path, O_CREAT);
+	if (fd < 0)
+		return fd;
+	*ret_fd = fd;
+	return 0;
+}
+
+/* False if the file says nothing: the device is a virtual one. */
+static bool read_note(int fd, unsigned *ret_devnum, unsigned *ret_configuration)
+{
+	char text[64];
+	ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
+	char *end;
+
+	if (n <= 0)
+		return false;
+	text[n] = '\0';
+	*ret_devnum = (unsigned)strtoul(text, &end, 10);
+	*ret_configuration = (unsigned)strtoul(end, NULL, 10);
+	return true;
+}
+
+int claim_note(int fd, unsigned devnum, unsigned configuration)
+{
+	unsigned noted_devnum;
+	unsigned noted_configuration;
+	char text[64];
+	int len;
+
+	if (read_note(fd, &noted_devnum, &noted_configuration) &&
+	    noted_devnum == devnum)
+		return 0;
+	len = snprintf(text, sizeof(text), "%u %u\n", devnum, configuration);
+	if (ftruncate(fd, 0) < 0)
+		return -errno;
+	if (pwrite(fd, text, (size_t)len, 0) != len)
+		return -EIO;
+	return 0;
+}
+
+/* ---- putting back ---- */
+
+static int write_at(int dir_fd, const char *name, const char *text)
+{
+	int fd = openat(dir_fd, name, O_WRONLY | O_CLOEXEC);
+	int r = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (write(fd, text, strlen(text)) < 0)
+		r = -errno;
+	(void)close(fd);
+	return r;
+}
+
+static unsigned read_number_at(int dir_fd, const char *name)
+{
+	int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC);
+	char text[32];
+	ssize_t n;
+
+	if (fd < 0)
+		return 0;
+	n = read(fd, text, sizeof(text) - 1);
+	text[n > 0 ? n : 0] = '\0';
+	(void)close(fd);
+	return (unsigned)strtoul(text, NULL, 10);
+}
+
+static bool has_driver(int dir_fd, const char *interface)
+{
+	char path[PATH_BYTES];
+
+	(void)snprintf(path, sizeof(path), "%s/driver", interface);
+	return faccessat(dir_fd, path, F_OK, 0) == 0;
+}
+
+/* Offers each interface ("1-1:1.0") without a driver to the drivers. */
+static int probe_interfaces(const char *sysfs, const char *busid, DIR *device)
+{
+	char probe[PATH_BYTES];
+	size_t len = strlen(busid);
+	int num_probed = 0;
+	const struct dirent *e;
+
+	(void)snprintf(probe, sizeof(probe), "%s/bus/usb/drivers_probe", sysfs);
+	while ((e = readdir(device))) {
+		if (strncmp(e->d_name, busid, len) != 0 ||
+		    e->d_name[len] != ':' ||
+		    has_driver(dirfd(device), e->d_name))
+			continue;
+		/* That no driver wants it is an answer, not a failure. */
+		(void)write_at(AT_FDCWD, probe, e->d_name);
+		num_probed += has_driver(dirfd(device), e->d_name);
+	}
+	return num_probed;
+}
+
+int claim_put_back(const char *sysfs, const char *busid, unsigned devnum,
+		   unsigned configuration)
+{
+	char path[PATH_BYTES];
+	char text[16];
+	int num_changed = 0;
+	DIR *device;
+	int r = 0;
+
+	(void)snprintf(path, sizeof(path), "%s/bus/usb/devices/%s", sysfs,
+		       busid);
+	device = opendir(path);
+	if (!device)
+		return errno == ENOENT ? 0 : -errno;
+	if (read_number_at(dirfd(device), "devnum") != devnum)
+		goto out;
+	if (configuration != 0 &&
+	    read_number_at(dirfd(device), "bConfigurationValue") !=
+		    configuration) {
+		(void)snprintf(text, sizeof(text), "%u", configuration);
+		r = write_at(dirfd(device), "bConfigurationValue", text);
+		if (r < 0)
+			goto out;
+		num_changed++;
+	}
+	num_changed += probe_interfaces(sysfs, busid, device);
+	r = num_changed;
+out:
+	(void)closedir(device);
+	return r;
+}
+
+/* ---- the sweep ---- */
+
+/* In the child: holds the claim and nothing else of the manager's. */
+static void __attribute__((noreturn))
+put_back_and_exit(int claim_fd, const char *path, const char *busid)
+{
+	unsigned configuration = 0;
+	unsigned devnum = 0;
+	int r;
+
+	if (claim_fd > 3)
+		(void)close_range(3, (unsigned)claim_fd - 1, 0);
+	(void)close_range((unsigned)claim_fd + 1, ~0u, 0);
+	(void)read_note(claim_fd, &devnum, &configuration);
+	r = claim_put_back("/sys", busid, devnum, configuration);
+	if (r < 0)
+		log_error("device %s: cannot be put back as it was found: %s; "
+			  "unplug it and plug it in again",
+			  busid, strerror(-r));
+	else if (r > 0)
+		log_info("device %s: put back as it was found", busid);
+	(void)unlink(path);
+	_exit(0);
+}
+
+/* True if the claim is held, by a session or from now on by a child. */
+static bool sweep_one(const char *path, const char *busid)
+{
+	int fd = lock_file(path, 0);
+	unsigned configuration;
+	unsigned devnum;
+	pid_t pid;
+
+	if (fd < 0)
+		return fd == -EBUSY;
+	if (!read_note(fd, &devnum, &configuration)) {
+		(void)unlink(path);
+		(void)close(fd);
+		return false;
+	}
+	pid = ipc_fork();
+	if (pid == 0)
+		put_back_and_exit(fd, path, busid);
+	if (pid < 0)
+		log_error("device %s: cannot be put back yet: fork: %s; it is "
+			  "tried again",
+			  busid, strerror(errno));
+	(void)close(fd);
+	return true;
+}
+
+unsigned claim_sweep(const char *dir)
+{
+	DIR *d = opendir(dir);
+	unsigned num_held = 0;
+	const struct dirent *e;
+
+	if (!d)
+		return 0;
+	while ((e = readdir(d))) {
+		size_t len = strlen(e->d_name);
+		char busid[USBIP_BUSID_BYTES];
+		char path[PATH_BYTES];
+
+		if (len <= strlen(SUFFIX) ||
+		    strcmp(e->d_name + len - strlen(SUFFIX), SUFFIX) != 0)
+			continue;
+		len -= strlen(SUFFIX);
+		if (len >= sizeof(busid))
+			continue;
+		memcpy(busid, e->d_name, len);
+		busid[len] = '\0';
+		(void)snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
+		num_held += sweep_one(path, busid);
+	}
+	(void)closedir(d);
+	return num_held;
+}

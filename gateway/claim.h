@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * claim.h - who uses a device, and how it goes back.
+ *
+ * A claim is flock(2) on DIR/BUSID.lock. The manager takes it and passes the
+ * descriptor to the session, so the claim lives exactly as long as the
+ * session, longer than the manager if need be. The file says how the device
+ * was found. A file that nobody locks therefore belongs to a session that has
+ * ended, and the sweep puts its device back: after an orderly end there is
+ * nothing left to do.
+ */
+#ifndef CLAIM_H
+#define CLAIM_H
+
+/*
+ * Makes the directory if it is missing and keeps other managers out of it for
+ * as long as the descriptor is open: -EBUSY if one is in it, -EPERM if somebody
+ * else could write to it.
+ */
+int claim_own_dir(const char *dir, int *ret_fd);
+
+/*
+ * Claims: 0 with a descriptor, the caller's, that is the claim; -EBUSY if
+ * somebody has it; -errno. `busid` is a name of ours or of the kernel's, never
+ * a peer's text.
+ */
+int claim_take(const char *dir, const char *busid, int *ret_fd);
+
+/*
+ * Notes how a device of this machine was found. A note about the same device
+ * (devnum) that no sweep has acted on stays: it is older and truer.
+ */
+int claim_note(int fd, unsigned devnum, unsigned configuration);
+
+/*
+ * Removes the files whose claims have ended. A device with a note is put back
+ * first, by a child process that holds the claim meanwhile, since the kernel
+ * may take its time. Returns how many claims are held, by sessions or such
+ * children.
+ */
+unsigned claim_sweep(const char *dir);
+
+/*
+ * Puts a device back as it was found: its configuration, and a driver for each
+ * interface without one that the kernel has one for. Does nothing if the
+ * device is gone or another one is in its place. `sysfs` is "/sys". Returns
+ * how many things it changed, or -errno.
+ */
+int claim_put_back(const char *sysfs, const char *busid, unsigned devnum,
+		   unsigned configuration);
+
+#endif

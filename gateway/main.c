@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * xusbip-gateway: exports USB devices. One program, two roles: the manager,
+ * which a person or systemd starts, and the session, which the manager starts
+ * for each connection (manager.h says how it is called).
+ */
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "gateway/config.h"
+#include "gateway/manager.h"
+#include "gateway/session.h"
+#include "vchan-transport/exit_status.h"
+#include "vchan-transport/log.h"
+#include "vchan-transport/sandbox.h"
+
+#define VERSION "0.1"
+
+static const char usage[] =
+	"usage: xusbip-gateway [-c FILE] [--debug]\n"
+	"       xusbip-gateway [-c FILE] --check-config\n"
+	"\n"
+	"Exports USB devices of this machine, and virtual ones, with USB/IP.\n"
+	"\n"
+	"  -c, --config FILE   configuration (default " CONFIG_DEFAULT_PATH
+	")\n"
+	"      --check-config  read the configuration, say what is wrong, end\n"
+	"      --debug         log more\n"
+	"      --version       print the version and end\n"
+	"  -h, --help          print this and end\n"
+	"\n"
+	"SIGHUP reads the configuration again. See xusbip-gateway(8).\n";
+
+enum action {
+	ACTION_SERVE,
+	ACTION_CHECK,
+	ACTION_END, /* all is said */
+	ACTION_REFUSE,
+};
+
+struct options {
+	const char *config_path;
+	bool is_debug;
+};
+
+enum long_only {
+	OPTION_CHECK = 256,
+	OPTION_DEBUG,
+	OPTION_VERSION,
+};
+
+static const struct option long_options[] = {
+	{ "config", required_argument, NULL, 'c' },
+	{ "check-config", no_argument, NULL, OPTION_CHECK },
+	{ "debug", no_argument, NULL, OPTION_DEBUG },
+	{ "version", no_argument, NULL, OPTION_VERSION },
+	{ "help", no_argument, NULL, 'h' },
+	{ NULL, 0, NULL, 0 },
+};
+
+static enum action parse_options(int argc, char **argv, struct options *o)
+{
+	enum action action = ACTION_SERVE;
+	int c;
+
+	while ((c = getopt_long(argc, argv, "c:h", long_options, NULL)) >= 0) {
+		switch (c) {
+		case 'c':
+			o->config_path = optarg;
+			break;
+		case OPTION_CHECK:
+			action = ACTION_CHECK;
+			break;
+		case OPTION_DEBUG:
+			o->is_debug = true;
+			break;
+		case OPTION_VERSION:
+			(void)puts("xusbip-gateway " VERSION);
+			return ACTION_END;
+		case 'h':
+			(void)fputs(usage, stdout);
+			return ACTION_END;
+		default:
+			return ACTION_REFUSE;
+		}
+	}
+	if (optind == argc)
+		return action;
+	(void)fprintf(stderr,
+		      "xusbip-gateway: \"%s\" is one word too many; "
+		      "see xusbip-gateway --help\n",
+		      argv[optind]);
+	return ACTION_REFUSE;
+}
+
+static enum exit_status serve(const struct options *o, bool is_check)
+{
+	char why[CONFIG_WHY_BYTES];
+	struct manager_options options = { .config_path = o->config_path,
+					   .is_debug = o->is_debug };
+
+	if (config_load(o->config_path, &options.config, why) < 0) {
+		log_error("%s", why);
+		return EXIT_CONFIG;
+	}
+	if (!is_check)
+		return manager_run(&options);
+	(void)printf("%s: ok\n", o->config_path);
+	config_free(options.config);
+	return EXIT_OK;
+}
+
+/* What the manager wrote: trusted, so numbers are read without ceremony. */
+static enum exit_status run_session(int argc, char **argv)
+{
+	struct session_options options = { 0 };
+	char prefix[64];
+	bool is_debug;
+
+	if (argc != SESSION_ARGV_COUNT) {
+		log_error("%s is the manager's way to start a session",
+			  SESSION_ARGV_MARK);
+		return EXIT_USAGE;
+	}
+	options.kind = (enum address_kind)atoi(argv[SESSION_ARGV_KIND]);
+	options.peer_fd = atoi(argv[SESSION_ARGV_PEER_FD]);
+	options.manager_fd = atoi(argv[SESSION_ARGV_MANAGER_FD]);
+	options.ring_bytes = strtoull(argv[SESSION_ARGV_RING_BYTES], NULL, 10);
+	options.budget_bytes =
+		strtoull(argv[SESSION_ARGV_BUDGET_BYTES], NULL, 10);
+	options.peer = argv[SESSION_ARGV_PEER];
+	is_debug = argv[SESSION_ARGV_IS_DEBUG][0] == '1';
+
+	(void)snprintf(prefix, sizeof(prefix), "xusbip-gateway session %d",
+		       (int)getpid());
+	log_init(prefix, is_debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
+	return session_run(&options);
+}
+
+int main(int argc, char **argv)
+{
+	struct options options = { .config_path = CONFIG_DEFAULT_PATH };
+	enum action action;
+
+	sandbox_at_entry();
+	log_init("xusbip-gateway", LOG_LEVEL_INFO);
+	if (argc > 1 && strcmp(argv[1], SESSION_ARGV_MARK) == 0)
+		return run_session(argc, argv);
+
+	action = parse_options(argc, argv, &options);
+	if (action == ACTION_END)
+		return EXIT_OK;
+	if (action == ACTION_REFUSE)
+		return EXIT_USAGE;
+	if (options.is_debug)
+		log_init("xusbip-gateway", LOG_LEVEL_DEBUG);
+	return serve(&options, action == ACTION_CHECK);
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * registry.h - the devices that this gateway can hand out: those of this
+ * machine, found through libudev and read from sysfs without opening them, and
+ * the virtual ones of the configuration. Who uses them is kept by claim.h.
+ */
+#ifndef REGISTRY_H
+#define REGISTRY_H
+
+#include "gateway/config.h"
+#include "gateway/ipc.h"
+#include "gateway/policy.h"
+
+struct loop;
+struct registry;
+
+/*
+ * Borrows the configuration until registry_set_config or registry_free. Also
+ * logs what is plugged in and unplugged; where that cannot be watched it says
+ * so and goes on.
+ */
+int registry_new(struct loop *loop, const struct config *config,
+		 struct registry **ret_registry);
+/* NULL is fine. */
+void registry_free(struct registry *registry);
+
+void registry_set_config(struct registry *registry,
+			 const struct config *config);
+
+/*
+ * Calls `each` with an IPC_DEVICE for every exported device until it returns
+ * an error, which is passed on.
+ */
+typedef int registry_cb(void *arg, const struct ipc_answer *answer);
+int registry_list(struct registry *registry, registry_cb *each, void *arg);
+
+/*
+ * Opens a device for a session: 0 with IPC_OPENED in *ret_answer, its
+ * descriptor (or -1) and its claim, both the caller's; or -errno with
+ * IPC_REFUSED, whose reason is for the log.
+ */
+int registry_open(struct registry *registry, const char *busid,
+		  struct ipc_answer *ret_answer, int *ret_device_fd,
+		  int *ret_lock_fd);
+
+/* What sysfs says of one device. */
+struct registry_usb {
+	struct policy_device policy;
+	struct usbip_device device;
+	struct usbip_interface interfaces[USBIP_MAX_INTERFACES];
+};
+
+/* Reads a device's folder in sysfs; 0 or -errno. */
+int registry_read_usb(const char *syspath, const char *busid,
+		      struct registry_usb *ret_usb);
+
+#endif
