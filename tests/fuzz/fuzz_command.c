@@ -60,7 +60,8 @@ static bool take_packets(struct stream *in, const struct usbip_submit *submit,
 	if (!skip(in, (size_t)submit->num_packets * USBIP_ISO_BYTES))
 		return false;
 	for (uint32_t i = 0; i < submit->num_packets; i++)
-		usbip_iso_decode(&packets[i], bytes + i * USBIP_ISO_BYTES);
+		usbip_iso_decode(&packets[i],
+				 bytes + (size_t)i * USBIP_ISO_BYTES);
 	if (urb_check_packets(packets, submit->num_packets, submit->length) !=
 	    URB_OK)
 		return false;

@@ -57,12 +57,14 @@ static void try_header(const uint8_t *data)
 	struct usbip_header header;
 	struct usbip_header again;
 	uint8_t out[USBIP_HEADER_BYTES];
+	uint8_t out_again[USBIP_HEADER_BYTES];
 
 	usbip_header_decode(&header, data);
 	usbip_header_encode(out, &header);
 	assert(memcmp(out, data, 20) == 0);
 	usbip_header_decode(&again, out);
-	assert(memcmp(&again, &header, sizeof(header)) == 0);
+	usbip_header_encode(out_again, &again);
+	assert(memcmp(out_again, out, sizeof(out)) == 0);
 }
 
 static void try_device(const uint8_t *data)

@@ -53,7 +53,8 @@ static bool take_packets(struct stream *in, uint32_t num_packets,
 	    !skip(in, (size_t)num_packets * USBIP_ISO_BYTES))
 		return false;
 	for (uint32_t i = 0; i < num_packets; i++)
-		usbip_iso_decode(&packets[i], bytes + i * USBIP_ISO_BYTES);
+		usbip_iso_decode(&packets[i],
+				 bytes + (size_t)i * USBIP_ISO_BYTES);
 	return true;
 }
 

@@ -56,19 +56,26 @@ static const uint8_t honest[] = {
 
 static const uint8_t no_alternates[DESCRIPTORS_MAX_INTERFACES];
 
-struct blob {
-	uint8_t *bytes;
-	struct descriptors d;
-};
+static uint8_t *copied;
 
-static struct blob parse_copy(const uint8_t *bytes, size_t num_bytes)
+/* What is parsed lies in `copied`, until the next call or the end. */
+static struct descriptors parse_copy(const uint8_t *bytes, size_t num_bytes)
 {
-	struct blob blob = { .bytes = malloc(num_bytes) };
+	struct descriptors d;
 
-	assert_non_null(blob.bytes);
-	memcpy(blob.bytes, bytes, num_bytes);
-	assert_int_equal(descriptors_parse(&blob.d, blob.bytes, num_bytes), 0);
-	return blob;
+	free(copied);
+	copied = malloc(num_bytes);
+	assert_non_null(copied);
+	memcpy(copied, bytes, num_bytes);
+	assert_int_equal(descriptors_parse(&d, copied, num_bytes), 0);
+	return d;
+}
+
+static int free_copied(void **state)
+{
+	(void)state;
+	free(copied);
+	return 0;
 }
 
 static unsigned count_interfaces(const struct descriptors *d, uint8_t value)
@@ -93,17 +100,16 @@ static bool has_endpoint(const struct descriptors *d, uint8_t value,
 
 static void a_device_is_named_by_its_first_18_bytes(void **state)
 {
-	struct blob blob = parse_copy(honest, sizeof(honest));
+	struct descriptors d = parse_copy(honest, sizeof(honest));
 
 	(void)state;
-	assert_int_equal(blob.d.vendor, 0x0951);
-	assert_int_equal(blob.d.product, 0x1666);
-	assert_int_equal(blob.d.release, 0x0110);
-	assert_int_equal(blob.d.class, 0xef);
-	assert_int_equal(blob.d.subclass, 2);
-	assert_int_equal(blob.d.protocol, 1);
-	assert_int_equal(blob.d.num_configurations, 2);
-	free(blob.bytes);
+	assert_int_equal(d.vendor, 0x0951);
+	assert_int_equal(d.product, 0x1666);
+	assert_int_equal(d.release, 0x0110);
+	assert_int_equal(d.class, 0xef);
+	assert_int_equal(d.subclass, 2);
+	assert_int_equal(d.protocol, 1);
+	assert_int_equal(d.num_configurations, 2);
 }
 
 static void what_is_no_device_descriptor_is_refused(void **state)
@@ -129,18 +135,17 @@ static void what_is_no_device_descriptor_is_refused(void **state)
 
 static void configurations_are_known_by_index_and_value(void **state)
 {
-	struct blob blob = parse_copy(honest, sizeof(honest));
+	struct descriptors d = parse_copy(honest, sizeof(honest));
 	uint8_t value = 77;
 
 	(void)state;
-	assert_true(descriptors_configuration(&blob.d, 0, &value));
+	assert_true(descriptors_configuration(&d, 0, &value));
 	assert_int_equal(value, 1);
-	assert_true(descriptors_configuration(&blob.d, 1, &value));
+	assert_true(descriptors_configuration(&d, 1, &value));
 	assert_int_equal(value, 5);
-	assert_false(descriptors_configuration(&blob.d, 2, &value));
-	assert_false(descriptors_configuration(&blob.d, UINT32_MAX, &value));
+	assert_false(descriptors_configuration(&d, 2, &value));
+	assert_false(descriptors_configuration(&d, UINT32_MAX, &value));
 	assert_int_equal(value, 5);
-	free(blob.bytes);
 }
 
 static void interfaces_are_walked_with_every_alternate_setting(void **state)
@@ -151,14 +156,14 @@ static void interfaces_are_walked_with_every_alternate_setting(void **state)
 		uint8_t class;
 		size_t num_bytes;
 	} rows[] = { { 0, 0, 8, 23 }, { 0, 1, 8, 16 }, { 3, 0, 3, 21 } };
-	struct blob blob = parse_copy(honest, sizeof(honest));
+	struct descriptors d = parse_copy(honest, sizeof(honest));
 	struct descriptor_interface interface;
 	size_t cursor = 0;
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
-		assert_true(descriptors_next_interface(&blob.d, 1, &cursor,
-						       &interface));
+		assert_true(
+			descriptors_next_interface(&d, 1, &cursor, &interface));
 		assert_int_equal(interface.number, rows[i].number);
 		assert_int_equal(interface.alternate, rows[i].alternate);
 		assert_int_equal(interface.class, rows[i].class);
@@ -167,81 +172,74 @@ static void interfaces_are_walked_with_every_alternate_setting(void **state)
 		assert_int_equal(interface.num_bytes, rows[i].num_bytes);
 		assert_int_equal(interface.bytes[1], 4);
 	}
-	assert_false(
-		descriptors_next_interface(&blob.d, 1, &cursor, &interface));
-	assert_false(
-		descriptors_next_interface(&blob.d, 1, &cursor, &interface));
-	free(blob.bytes);
+	assert_false(descriptors_next_interface(&d, 1, &cursor, &interface));
+	assert_false(descriptors_next_interface(&d, 1, &cursor, &interface));
 }
 
 static void a_configuration_that_is_not_there_has_nothing(void **state)
 {
-	struct blob blob = parse_copy(honest, sizeof(honest));
+	struct descriptors d = parse_copy(honest, sizeof(honest));
 
 	(void)state;
-	assert_int_equal(count_interfaces(&blob.d, 0), 0);
-	assert_int_equal(count_interfaces(&blob.d, 2), 0);
-	assert_false(has_endpoint(&blob.d, 0, 0x81));
-	assert_false(has_endpoint(&blob.d, 2, 0x81));
-	free(blob.bytes);
+	assert_int_equal(count_interfaces(&d, 0), 0);
+	assert_int_equal(count_interfaces(&d, 2), 0);
+	assert_false(has_endpoint(&d, 0, 0x81));
+	assert_false(has_endpoint(&d, 2, 0x81));
 }
 
 static void an_endpoint_is_that_of_the_setting_in_use(void **state)
 {
-	struct blob blob = parse_copy(honest, sizeof(honest));
+	struct descriptors d = parse_copy(honest, sizeof(honest));
 	uint8_t alternates[DESCRIPTORS_MAX_INTERFACES] = { 0 };
 	struct descriptor_endpoint endpoint;
 
 	(void)state;
-	assert_true(descriptors_find_endpoint(&blob.d, 1, alternates, 0x81,
-					      &endpoint));
+	assert_true(
+		descriptors_find_endpoint(&d, 1, alternates, 0x81, &endpoint));
 	assert_int_equal(endpoint.address, 0x81);
 	assert_int_equal(endpoint.type, USB_BULK);
 	assert_int_equal(endpoint.max_packet, 512);
 	assert_int_equal(endpoint.interface, 0);
 
 	alternates[0] = 1;
-	assert_true(descriptors_find_endpoint(&blob.d, 1, alternates, 0x81,
-					      &endpoint));
+	assert_true(
+		descriptors_find_endpoint(&d, 1, alternates, 0x81, &endpoint));
 	assert_int_equal(endpoint.type, USB_ISOCHRONOUS);
 	assert_int_equal(endpoint.max_packet, 1024);
 	assert_int_equal(endpoint.interval, 1);
-	assert_false(descriptors_find_endpoint(&blob.d, 1, alternates, 0x02,
-					       &endpoint));
+	assert_false(
+		descriptors_find_endpoint(&d, 1, alternates, 0x02, &endpoint));
 
-	assert_true(descriptors_find_endpoint(&blob.d, 1, alternates, 0x83,
-					      &endpoint));
+	assert_true(
+		descriptors_find_endpoint(&d, 1, alternates, 0x83, &endpoint));
 	assert_int_equal(endpoint.type, USB_INTERRUPT);
 	assert_int_equal(endpoint.interface, 3);
 	assert_int_equal(endpoint.interval, 10);
 
 	alternates[0] = 2;
-	assert_false(descriptors_find_endpoint(&blob.d, 1, alternates, 0x81,
-					       &endpoint));
-	free(blob.bytes);
+	assert_false(
+		descriptors_find_endpoint(&d, 1, alternates, 0x81, &endpoint));
 }
 
 static void an_endpoint_belongs_to_its_configuration(void **state)
 {
-	struct blob blob = parse_copy(honest, sizeof(honest));
+	struct descriptors d = parse_copy(honest, sizeof(honest));
 
 	(void)state;
-	assert_true(has_endpoint(&blob.d, 5, 0x04));
-	assert_false(has_endpoint(&blob.d, 1, 0x04));
-	assert_false(has_endpoint(&blob.d, 5, 0x81));
-	free(blob.bytes);
+	assert_true(has_endpoint(&d, 5, 0x04));
+	assert_false(has_endpoint(&d, 1, 0x04));
+	assert_false(has_endpoint(&d, 5, 0x81));
 }
 
 static void direction_is_part_of_an_endpoint_address(void **state)
 {
-	struct blob blob = parse_copy(honest, sizeof(honest));
+	struct descriptors d = parse_copy(honest, sizeof(honest));
 
 	(void)state;
-	assert_true(has_endpoint(&blob.d, 1, 0x81));
-	assert_false(has_endpoint(&blob.d, 1, 0x01));
-	assert_true(has_endpoint(&blob.d, 1, 0x02));
-	assert_false(has_endpoint(&blob.d, 1, 0x82));
-	free(blob.bytes);
+	assert_true(has_endpoint(&d, 1, 0x81));
+	assert_false(has_endpoint(&d, 1, 0x01));
+	assert_true(has_endpoint(&d, 1, 0x02));
+	assert_false(has_endpoint(&d, 1, 0x82));
 }
 
 static void no_address_outside_1_to_15_is_an_endpoint(void **state)
@@ -254,12 +252,11 @@ static void no_address_outside_1_to_15_is_an_endpoint(void **state)
 		ENDPOINT(0x80, 2, 512, 0),
 		ENDPOINT(0x91, 2, 512, 0),
 	};
-	struct blob blob = parse_copy(bytes, sizeof(bytes));
+	struct descriptors d = parse_copy(bytes, sizeof(bytes));
 
 	(void)state;
 	for (unsigned address = 0; address < 256; address++)
-		assert_false(has_endpoint(&blob.d, 1, (uint8_t)address));
-	free(blob.bytes);
+		assert_false(has_endpoint(&d, 1, (uint8_t)address));
 }
 
 static void
@@ -275,14 +272,13 @@ interface_numbers_beyond_the_limit_are_shown_but_not_used(void **state)
 		INTERFACE(255, 0, 1, 9),
 		ENDPOINT(0x83, 2, 512, 0),
 	};
-	struct blob blob = parse_copy(bytes, sizeof(bytes));
+	struct descriptors d = parse_copy(bytes, sizeof(bytes));
 
 	(void)state;
-	assert_int_equal(count_interfaces(&blob.d, 1), 3);
-	assert_true(has_endpoint(&blob.d, 1, 0x81));
-	assert_false(has_endpoint(&blob.d, 1, 0x82));
-	assert_false(has_endpoint(&blob.d, 1, 0x83));
-	free(blob.bytes);
+	assert_int_equal(count_interfaces(&d, 1), 3);
+	assert_true(has_endpoint(&d, 1, 0x81));
+	assert_false(has_endpoint(&d, 1, 0x82));
+	assert_false(has_endpoint(&d, 1, 0x83));
 }
 
 static void counts_in_the_bytes_are_not_believed(void **state)
@@ -302,36 +298,33 @@ static void counts_in_the_bytes_are_not_believed(void **state)
 		INTERFACE(1, 0, 0, 8),
 		ENDPOINT(0x81, 2, 512, 0),
 	};
-	struct blob blob = parse_copy(bytes, sizeof(bytes));
+	struct descriptors d = parse_copy(bytes, sizeof(bytes));
 
 	(void)state;
-	assert_int_equal(blob.d.num_configurations, 1);
-	assert_int_equal(count_interfaces(&blob.d, 1), 2);
-	assert_true(has_endpoint(&blob.d, 1, 0x81));
-	assert_false(has_endpoint(&blob.d, 1, 0x82));
-	free(blob.bytes);
+	assert_int_equal(d.num_configurations, 1);
+	assert_int_equal(count_interfaces(&d, 1), 2);
+	assert_true(has_endpoint(&d, 1, 0x81));
+	assert_false(has_endpoint(&d, 1, 0x82));
 }
 
 static void more_configurations_than_announced_are_not_there(void **state)
 {
 	uint8_t bytes[sizeof(honest)];
-	struct blob blob;
+	struct descriptors d;
 	uint8_t value;
 
 	(void)state;
 	memcpy(bytes, honest, sizeof(honest));
 	bytes[17] = 1;
-	blob = parse_copy(bytes, sizeof(bytes));
-	assert_int_equal(blob.d.num_configurations, 1);
-	assert_false(descriptors_configuration(&blob.d, 1, &value));
-	assert_false(has_endpoint(&blob.d, 5, 0x04));
-	free(blob.bytes);
+	d = parse_copy(bytes, sizeof(bytes));
+	assert_int_equal(d.num_configurations, 1);
+	assert_false(descriptors_configuration(&d, 1, &value));
+	assert_false(has_endpoint(&d, 5, 0x04));
 
 	bytes[17] = 0;
-	blob = parse_copy(bytes, sizeof(bytes));
-	assert_int_equal(blob.d.num_configurations, 0);
-	assert_int_equal(count_interfaces(&blob.d, 1), 0);
-	free(blob.bytes);
+	d = parse_copy(bytes, sizeof(bytes));
+	assert_int_equal(d.num_configurations, 0);
+	assert_int_equal(count_interfaces(&d, 1), 0);
 }
 
 static void
@@ -343,12 +336,11 @@ a_configuration_that_claims_too_much_ends_with_the_bytes(void **state)
 		INTERFACE(0, 0, 1, 8),
 		ENDPOINT(0x81, 2, 512, 0),
 	};
-	struct blob blob = parse_copy(bytes, sizeof(bytes));
+	struct descriptors d = parse_copy(bytes, sizeof(bytes));
 
 	(void)state;
-	assert_int_equal(blob.d.num_configurations, 1);
-	assert_true(has_endpoint(&blob.d, 1, 0x81));
-	free(blob.bytes);
+	assert_int_equal(d.num_configurations, 1);
+	assert_true(has_endpoint(&d, 1, 0x81));
 }
 
 static void a_configuration_that_claims_too_little_is_none(void **state)
@@ -356,15 +348,13 @@ static void a_configuration_that_claims_too_little_is_none(void **state)
 	static const uint8_t bytes[] = { DEVICE(1), CONFIG(1, 8) };
 	static const uint8_t short_head[] = { DEVICE(1), 8, 2, 9, 0,
 					      1,         1, 0, 0, 0 };
-	struct blob blob = parse_copy(bytes, sizeof(bytes));
+	struct descriptors d = parse_copy(bytes, sizeof(bytes));
 
 	(void)state;
-	assert_int_equal(blob.d.num_configurations, 0);
-	free(blob.bytes);
+	assert_int_equal(d.num_configurations, 0);
 
-	blob = parse_copy(short_head, sizeof(short_head));
-	assert_int_equal(blob.d.num_configurations, 0);
-	free(blob.bytes);
+	d = parse_copy(short_head, sizeof(short_head));
+	assert_int_equal(d.num_configurations, 0);
 }
 
 static void a_hole_that_usbfs_left_ends_a_configuration_only(void **state)
@@ -388,13 +378,12 @@ static void a_hole_that_usbfs_left_ends_a_configuration_only(void **state)
 		CONFIG(2, 18),
 		INTERFACE(7, 0, 0, 8),
 	};
-	struct blob blob = parse_copy(bytes, sizeof(bytes));
+	struct descriptors d = parse_copy(bytes, sizeof(bytes));
 
 	(void)state;
-	assert_int_equal(blob.d.num_configurations, 2);
-	assert_int_equal(count_interfaces(&blob.d, 1), 1);
-	assert_int_equal(count_interfaces(&blob.d, 2), 1);
-	free(blob.bytes);
+	assert_int_equal(d.num_configurations, 2);
+	assert_int_equal(count_interfaces(&d, 1), 1);
+	assert_int_equal(count_interfaces(&d, 2), 1);
 }
 
 static void a_length_of_0_or_1_ends_the_walk(void **state)
@@ -412,11 +401,10 @@ static void a_length_of_0_or_1_ends_the_walk(void **state)
 			ENDPOINT(0x81, 2, 512, 0),
 			INTERFACE(1, 0, 0, 8),
 		};
-		struct blob blob = parse_copy(bytes, sizeof(bytes));
+		struct descriptors d = parse_copy(bytes, sizeof(bytes));
 
-		assert_int_equal(count_interfaces(&blob.d, 1), 0);
-		assert_false(has_endpoint(&blob.d, 1, 0x81));
-		free(blob.bytes);
+		assert_int_equal(count_interfaces(&d, 1), 0);
+		assert_false(has_endpoint(&d, 1, 0x81));
 	}
 }
 
@@ -449,13 +437,12 @@ static void a_descriptor_too_short_for_its_kind_is_not_used(void **state)
 		8,
 		6,
 	};
-	struct blob blob = parse_copy(bytes, sizeof(bytes));
+	struct descriptors d = parse_copy(bytes, sizeof(bytes));
 
 	(void)state;
-	assert_int_equal(count_interfaces(&blob.d, 1), 1);
-	assert_false(has_endpoint(&blob.d, 1, 0x81));
-	assert_false(has_endpoint(&blob.d, 1, 0x82));
-	free(blob.bytes);
+	assert_int_equal(count_interfaces(&d, 1), 1);
+	assert_false(has_endpoint(&d, 1, 0x81));
+	assert_false(has_endpoint(&d, 1, 0x82));
 }
 
 /* Both crashed libusb in 2026: endpoints that are counted but not there. */
@@ -468,20 +455,17 @@ static void known_hostile_configurations_are_walked_in_bounds(void **state)
 		DEVICE(1), CONFIG(1, 17), 8, 0x0b, 0, 1, 8, 6, 0x50, 0,
 	};
 	static const uint8_t cut[] = { DEVICE(1), CONFIG(1, 10), 8 };
-	struct blob blob = parse_copy(twenty, sizeof(twenty));
+	struct descriptors d = parse_copy(twenty, sizeof(twenty));
 
 	(void)state;
-	assert_int_equal(count_interfaces(&blob.d, 1), 1);
-	assert_false(has_endpoint(&blob.d, 1, 0x81));
-	free(blob.bytes);
+	assert_int_equal(count_interfaces(&d, 1), 1);
+	assert_false(has_endpoint(&d, 1, 0x81));
 
-	blob = parse_copy(nine, sizeof(nine));
-	assert_int_equal(count_interfaces(&blob.d, 1), 0);
-	free(blob.bytes);
+	d = parse_copy(nine, sizeof(nine));
+	assert_int_equal(count_interfaces(&d, 1), 0);
 
-	blob = parse_copy(cut, sizeof(cut));
-	assert_int_equal(count_interfaces(&blob.d, 1), 0);
-	free(blob.bytes);
+	d = parse_copy(cut, sizeof(cut));
+	assert_int_equal(count_interfaces(&d, 1), 0);
 }
 
 static void values_of_0_are_handed_on_as_they_are(void **state)
@@ -492,30 +476,28 @@ static void values_of_0_are_handed_on_as_they_are(void **state)
 		INTERFACE(0, 0, 1, 8),
 		ENDPOINT(0x81, 0, 0, 0),
 	};
-	struct blob blob = parse_copy(bytes, sizeof(bytes));
+	struct descriptors d = parse_copy(bytes, sizeof(bytes));
 	struct descriptor_endpoint endpoint;
 
 	(void)state;
-	assert_true(descriptors_find_endpoint(&blob.d, 0, no_alternates, 0x81,
+	assert_true(descriptors_find_endpoint(&d, 0, no_alternates, 0x81,
 					      &endpoint));
 	assert_int_equal(endpoint.type, USB_CONTROL);
 	assert_int_equal(endpoint.max_packet, 0);
 	assert_int_equal(endpoint.interval, 0);
-	free(blob.bytes);
 }
 
 static void every_prefix_of_a_device_is_walked_in_bounds(void **state)
 {
 	(void)state;
 	for (size_t length = DEVICE_BYTES; length <= sizeof(honest); length++) {
-		struct blob blob = parse_copy(honest, length);
+		struct descriptors d = parse_copy(honest, length);
 
 		for (unsigned value = 0; value < 8; value++) {
-			(void)count_interfaces(&blob.d, (uint8_t)value);
-			(void)has_endpoint(&blob.d, (uint8_t)value, 0x81);
+			(void)count_interfaces(&d, (uint8_t)value);
+			(void)has_endpoint(&d, (uint8_t)value, 0x81);
 		}
-		assert_in_range(blob.d.num_configurations, 0, 2);
-		free(blob.bytes);
+		assert_in_range(d.num_configurations, 0, 2);
 	}
 }
 
@@ -573,5 +555,6 @@ int main(void)
 			every_byte_may_be_anything_and_walks_still_end),
 	};
 
-	return cmocka_run_group_tests_name("descriptors", tests, NULL, NULL);
+	return cmocka_run_group_tests_name("descriptors", tests, NULL,
+					   free_copied);
 }

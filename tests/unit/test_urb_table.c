@@ -352,7 +352,7 @@ static void not_isochronous_is_0_or_all_ones_on_either_side(void **state)
 			};
 			struct usbip_header reply = {
 				.command = USBIP_RET_SUBMIT,
-				.seqnum = seqnum++,
+				.seqnum = seqnum,
 				.ret_submit = { .num_packets = ways[b] },
 			};
 
@@ -361,6 +361,7 @@ static void not_isochronous_is_0_or_all_ones_on_either_side(void **state)
 							       &entry),
 					 URB_OK);
 			assert_int_equal(reply.ret_submit.num_packets, ways[a]);
+			seqnum++;
 		}
 	}
 }
