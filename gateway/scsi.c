@@ -335,6 +335,8 @@ size_t scsi_data_in(struct scsi_disk *disk, uint8_t *to, size_t num_bytes)
 {
 	size_t done = num_bytes < disk->left ? num_bytes : (size_t)disk->left;
 
+	if (done == 0)
+		return 0;
 	if (disk->is_image)
 		done = read_image(disk, to, done);
 	else
@@ -350,6 +352,8 @@ size_t scsi_data_out(struct scsi_disk *disk, const uint8_t *from,
 {
 	size_t done = num_bytes < disk->left ? num_bytes : (size_t)disk->left;
 
+	if (done == 0)
+		return 0;
 	if (disk->is_image)
 		done = write_image(disk, from, done);
 	else

@@ -285,7 +285,8 @@ static int reply(const struct usb_request *r, uint8_t *data, const void *bytes,
 {
 	size_t n = num_bytes < r->length ? num_bytes : r->length;
 
-	memcpy(data, bytes, n);
+	if (n > 0) /* without data, there may be no memory */
+		memcpy(data, bytes, n);
 	return (int)n;
 }
 

@@ -97,13 +97,14 @@ static struct usb_zero *zero_of(struct usb_virtual *v)
 
 static bool is_zeros(const uint8_t *bytes, size_t num_bytes)
 {
-	return num_bytes == 0 ||
-	       (bytes[0] == 0 && memcmp(bytes, bytes + 1, num_bytes - 1) == 0);
+	return bytes[0] == 0 && memcmp(bytes, bytes + 1, num_bytes - 1) == 0;
 }
 
-/* Fills or checks a part of the head's data. */
+/* Fills or checks a part of the head's data; without any, it has no memory. */
 static bool move_zeros(const struct urb *urb, size_t offset, size_t num_bytes)
 {
+	if (num_bytes == 0)
+		return true;
 	if (!urb_is_device_to_host(urb))
 		return is_zeros(urb->data + offset, num_bytes);
 	memset(urb->data + offset, 0, num_bytes);
@@ -153,19 +154,37 @@ static size_t smaller(size_t a, size_t b)
 	return a < b ? a : b;
 }
 
+/* Into the buffer, around its end; there is room. */
+static void put_loopback(struct usb_zero *z, const uint8_t *from, size_t n)
+{
+	size_t end = (z->start + z->used) % LOOPBACK_BYTES;
+	size_t first = smaller(n, LOOPBACK_BYTES - end);
+
+	memcpy(z->loopback + end, from, first);
+	memcpy(z->loopback, from + first, n - first);
+	z->used += n;
+}
+
+static void get_loopback(struct usb_zero *z, uint8_t *to, size_t n)
+{
+	size_t first = smaller(n, LOOPBACK_BYTES - z->start);
+
+	memcpy(to, z->loopback + z->start, first);
+	memcpy(to + first, z->loopback, n - first);
+	z->start = (z->start + n) % LOOPBACK_BYTES;
+	z->used -= n;
+}
+
 static bool take_loopback(struct usb_zero *z, struct usb_virtual_endpoint *out)
 {
 	struct urb *urb = out->head;
 	size_t n =
 		smaller(urb->length - out->progress, LOOPBACK_BYTES - z->used);
-	size_t end = (z->start + z->used) % LOOPBACK_BYTES;
-	size_t first = smaller(n, LOOPBACK_BYTES - end);
 
-	if (n == 0 && urb->length > 0)
+	if (n > 0)
+		put_loopback(z, urb->data + out->progress, n);
+	else if (urb->length > 0)
 		return false;
-	memcpy(z->loopback + end, urb->data + out->progress, first);
-	memcpy(z->loopback, urb->data + out->progress + first, n - first);
-	z->used += n;
 	out->progress += n;
 	urb->actual_length = out->progress;
 	if (out->progress == urb->length)
@@ -175,16 +194,13 @@ static bool take_loopback(struct usb_zero *z, struct usb_virtual_endpoint *out)
 
 static bool give_loopback(struct usb_zero *z, struct usb_virtual_endpoint *in)
 {
-	struct urb *urb = in->head;
+	const struct urb *urb = in->head;
 	size_t n = smaller(urb->length, z->used);
-	size_t first = smaller(n, LOOPBACK_BYTES - z->start);
 
-	if (n == 0 && urb->length > 0)
+	if (n > 0)
+		get_loopback(z, urb->data, n);
+	else if (urb->length > 0)
 		return false;
-	memcpy(urb->data, z->loopback + z->start, first);
-	memcpy(urb->data + first, z->loopback, n - first);
-	z->start = (z->start + n) % LOOPBACK_BYTES;
-	z->used -= n;
 	usb_virtual_finish(in, 0, n);
 	return true;
 }
@@ -279,16 +295,22 @@ static int zero_control(struct usb_virtual *v,
 			const struct usb_request *request, uint8_t *data)
 {
 	struct usb_zero *z = zero_of(v);
+	bool is_write;
+	bool is_read;
 
 	if (request->value != 0 || request->index != 0 ||
 	    request->length > sizeof(z->control))
 		return -EPIPE;
-	if (request->type == VENDOR_OUT && request->request == REQUEST_WRITE)
-		memcpy(z->control, data, request->length);
-	else if (request->type == VENDOR_IN && request->request == REQUEST_READ)
-		memcpy(data, z->control, request->length);
-	else
+	is_write = request->type == VENDOR_OUT &&
+		   request->request == REQUEST_WRITE;
+	is_read = request->type == VENDOR_IN &&
+		  request->request == REQUEST_READ;
+	if (!is_write && !is_read)
 		return -EPIPE;
+	if (is_write && request->length > 0)
+		memcpy(z->control, data, request->length);
+	if (is_read && request->length > 0)
+		memcpy(data, z->control, request->length);
 	return request->length;
 }
 

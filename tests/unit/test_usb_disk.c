@@ -96,7 +96,7 @@ static struct urb bulk(uint8_t endpoint, uint8_t *bytes, size_t length)
 		.type = USB_BULK,
 		.endpoint = endpoint,
 		.length = length,
-		.data = bytes,
+		.data = length > 0 ? bytes : NULL,
 	};
 }
 
