@@ -73,6 +73,8 @@ struct channel_shm {
 	int sock;     /* -1 once it hung up */
 	bool is_gone; /* the socket hung up: the peer process is gone */
 	bool is_gone_told;
+	bool has_written; /* since the last flush */
+	bool has_consumed;
 	bool can_spin; /* there is another CPU for the peer */
 	unsigned spin_pause;
 };
@@ -94,7 +96,10 @@ static ssize_t shm_peek(struct channel *c, struct iovec ret_pieces[2])
 
 static void shm_consume(struct channel *c, size_t bytes)
 {
-	ring_consume(&shm_of(c)->in, (uint32_t)bytes);
+	struct channel_shm *s = shm_of(c);
+
+	ring_consume(&s->in, (uint32_t)bytes);
+	s->has_consumed = true;
 }
 
 static int shm_ended(struct channel *c)
@@ -130,6 +135,7 @@ static ssize_t shm_writev(struct channel *c, const struct iovec *v, int n)
 
 	if (s->is_gone)
 		return -ECONNRESET;
+	s->has_written = true;
 	return ring_writev(&s->out, v, n);
 }
 
@@ -144,10 +150,15 @@ static void ring_bell(const struct channel_shm *s)
 static void shm_flush(struct channel *c)
 {
 	struct channel_shm *s = shm_of(c);
-	bool has_written = ring_writer_must_notify(&s->out);
-	bool has_consumed = ring_reader_must_notify(&s->in);
+	bool must_ring = false;
 
-	if (has_written || has_consumed)
+	if (s->has_written)
+		must_ring = ring_writer_must_notify(&s->out);
+	if (s->has_consumed)
+		must_ring |= ring_reader_must_notify(&s->in);
+	s->has_written = false;
+	s->has_consumed = false;
+	if (must_ring)
 		ring_bell(s);
 }
 
