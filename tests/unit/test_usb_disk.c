@@ -7,7 +7,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -16,7 +16,7 @@
 
 #define IN          0x81
 #define OUT         0x02
-#define BLOCK       512
+#define BLOCK       512ul
 #define BLOCKS      128
 
 #define PASSED      0
@@ -124,18 +124,18 @@ static uint32_t get_le32(const uint8_t *from)
 static void fill_cbw(uint8_t cbw[31], uint8_t direction, uint32_t length,
 		     const char *hex)
 {
-	unsigned byte;
-	int used;
-
 	memset(cbw, 0, 31);
-	memcpy(cbw, "USBC", 4);
+	put_le32(cbw, 0x43425355);
 	put_le32(cbw + 4, 0xdeadbeef);
 	put_le32(cbw + 8, length);
 	cbw[12] = direction & 0x80;
-	while (sscanf(hex, " %2x%n", &byte, &used) == 1) {
+	while (*hex != '\0') {
+		char digits[3] = { hex[0], hex[1] };
+
 		assert_true(cbw[14] < 16);
-		cbw[15 + cbw[14]++] = (uint8_t)byte;
-		hex += used;
+		cbw[15 + cbw[14]++] = (uint8_t)strtoul(digits, NULL, 16);
+		hex += 2;
+		hex += strspn(hex, " ");
 	}
 }
 
@@ -206,7 +206,7 @@ static void writes_go_to_the_image_and_nowhere_else(void **state)
 	assert_int_equal(move(OUT, 1024), 1024);
 	assert_int_equal(status(0), PASSED);
 
-	assert_int_equal(pread(image_fd, bytes, sizeof(bytes), 3L * BLOCK),
+	assert_int_equal(pread(image_fd, bytes, sizeof(bytes), 3 * BLOCK),
 			 sizeof(bytes));
 	assert_int_equal(bytes[BLOCK - 1], pattern(4 * BLOCK - 1));
 	for (size_t i = BLOCK; i < 3 * BLOCK; i++)
@@ -371,7 +371,7 @@ static void out_expected_but_less_meant_leaves_a_residue(void **state)
 	command(OUT, 1536, WRITE_2); /* 11 */
 	assert_int_equal(move(OUT, 1536), 1536);
 	assert_int_equal(status(512), PASSED);
-	assert_int_equal(pread(image_fd, bytes, 2, 6L * BLOCK - 1), 2);
+	assert_int_equal(pread(image_fd, bytes, 2, 6 * BLOCK - 1), 2);
 	assert_int_equal(bytes[0], 0xaa);
 	assert_int_equal(bytes[1], pattern(6 * BLOCK));
 }
@@ -385,7 +385,7 @@ static void out_expected_but_more_meant_writes_nothing(void **state)
 	command(OUT, 512, WRITE_2); /* 13 */
 	assert_int_equal(move(OUT, 512), 512);
 	assert_int_equal(status(512), PHASE_ERROR);
-	assert_int_equal(pread(image_fd, &byte, 1, 4L * BLOCK), 1);
+	assert_int_equal(pread(image_fd, &byte, 1, 4 * BLOCK), 1);
 	assert_int_equal(byte, pattern(4 * BLOCK));
 }
 
@@ -487,7 +487,7 @@ static void status_needs_thirteen_bytes(void **state)
 static void read_error_in_the_middle_ends_the_stage_there(void **state)
 {
 	(void)state;
-	assert_int_equal(ftruncate(image_fd, 5L * BLOCK), 0);
+	assert_int_equal(ftruncate(image_fd, 5 * BLOCK), 0);
 	command(IN, 1024, READ_2);
 	{
 		struct urb urb = bulk(IN, data, 1024);
