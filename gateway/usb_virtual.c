@@ -495,7 +495,7 @@ static void copy_string(char to[static USB_VIRTUAL_STRING_MAX],
 {
 	size_t i;
 
-	for (i = 0; from[i] != '\0' && i < USB_VIRTUAL_STRING_MAX - 1; i++)
+	for (i = 0; i < USB_VIRTUAL_STRING_MAX - 1 && from[i] != '\0'; i++)
 		to[i] = from[i] >= ' ' && from[i] <= '~' ? from[i] : '?';
 	to[i] = '\0';
 }

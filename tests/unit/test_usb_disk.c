@@ -64,7 +64,7 @@ static int setup(void **state)
 	return open_disk(false);
 }
 
-static int setup_high_speed(void **state)
+static int setup_high(void **state)
 {
 	(void)state;
 	return open_disk(true);
@@ -290,8 +290,6 @@ static void no_data_expected(void **state)
 	assert_int_equal(status(0), PHASE_ERROR);
 	command(OUT, 0, WRITE_2); /* 3 */
 	assert_int_equal(status(0), PHASE_ERROR);
-	command(OUT, 0, READY);
-	assert_int_equal(status(0), PASSED);
 }
 
 static void in_expected_but_none_comes_halts(void **state)
@@ -396,17 +394,14 @@ static void more_data_than_announced_is_a_phase_error(void **state)
 	assert_int_equal(move(OUT, 512), 512);
 	assert_int_equal(move(OUT, 513), 513);
 	assert_int_equal(status(512), PHASE_ERROR);
-	command(OUT, 0, READY);
-	assert_int_equal(status(0), PASSED);
 }
 
 static void what_is_no_command_block_halts_until_bulk_only_reset(void **state)
 {
-	static const struct {
-		uint8_t at;
-		uint8_t value;
-	} spoiled[] = { { 0, 'X' }, { 12, 0x81 }, { 12, 0x40 }, { 13, 1 },
-			{ 14, 0 },  { 14, 17 },   { 14, 255 } };
+	static const uint8_t spoiled[][2] = { { 0, 'X' },   { 12, 0x81 },
+					      { 12, 0x40 }, { 13, 1 },
+					      { 14, 0 },    { 14, 17 },
+					      { 14, 255 } };
 	uint8_t cbw[31];
 
 	(void)state;
@@ -414,7 +409,7 @@ static void what_is_no_command_block_halts_until_bulk_only_reset(void **state)
 		struct urb urb = bulk(OUT, cbw, 31);
 
 		fill_cbw(cbw, IN, 36, INQUIRY);
-		cbw[spoiled[i].at] = spoiled[i].value;
+		cbw[spoiled[i][0]] = spoiled[i][1];
 		assert_int_equal(submit(&urb, false), 0);
 
 		assert_int_equal(move(IN, 36), -EPIPE);
@@ -571,6 +566,7 @@ static void image_without_a_block_is_refused(void **state)
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define HIGH(name) cmocka_unit_test_setup_teardown(name, setup_high, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(reads_what_is_in_the_image),
 		TEST(writes_go_to_the_image_and_nowhere_else),
@@ -595,9 +591,7 @@ int main(void)
 		TEST(read_error_in_the_middle_ends_the_stage_there),
 		TEST(class_requests_are_the_two_of_bulk_only),
 		TEST(super_speed_has_bos_and_large_packets),
-		cmocka_unit_test_setup_teardown(
-			high_speed_has_qualifier_and_smaller_packets,
-			setup_high_speed, teardown),
+		HIGH(high_speed_has_qualifier_and_smaller_packets),
 		cmocka_unit_test(image_without_a_block_is_refused),
 	};
 

@@ -133,12 +133,11 @@ static struct urb bulk(uint8_t endpoint, size_t length)
 /* A control request; moved bytes (in `data`) or -errno. */
 static int request(uint64_t setup_be, uint8_t *data, size_t length)
 {
-	struct urb urb = { .type = USB_CONTROL,
-			   .length = length,
-			   .data = data };
+	struct urb urb = { .type = USB_CONTROL, .length = length };
 	unsigned before = t.num_completed;
 	int r;
 
+	urb.data = data;
 	for (int i = 0; i < 8; i++)
 		urb.setup[i] = (uint8_t)(setup_be >> (56 - 8 * i));
 	urb.endpoint = urb.setup[0] & 0x80;
