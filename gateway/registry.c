@@ -250,13 +250,17 @@ static int refuse(struct ipc_answer *answer, enum usbip_status status,
 {
 	answer->type = IPC_REFUSED;
 	answer->status = status;
-	if (error == -ENOENT || error == -EBUSY || error == -EPERM)
-		(void)snprintf(answer->reason, sizeof(answer->reason), "%s",
-			       why);
-	else
-		(void)snprintf(answer->reason, sizeof(answer->reason), "%s: %s",
-			       why, strerror(-error));
+	(void)snprintf(answer->reason, sizeof(answer->reason), "%s", why);
 	return error;
+}
+
+/* It is exported and free, but it does not work: `error` is the cause. */
+static int refuse_broken(struct ipc_answer *answer, int error, const char *why)
+{
+	char text[sizeof(answer->reason)];
+
+	(void)snprintf(text, sizeof(text), "%s: %s", why, strerror(-error));
+	return refuse(answer, USBIP_ST_DEV_ERR, error, text);
 }
 
 static int take_lock(const struct registry *registry, const char *busid,
@@ -268,8 +272,7 @@ static int take_lock(const struct registry *registry, const char *busid,
 		return refuse(answer, USBIP_ST_DEV_BUSY, r,
 			      "a session has it already");
 	if (r < 0)
-		return refuse(answer, USBIP_ST_DEV_ERR, r,
-			      "its lock file cannot be made");
+		return refuse_broken(answer, r, "its lock file cannot be made");
 	return 0;
 }
 
@@ -291,7 +294,7 @@ static int open_virtual(struct registry *registry, size_t index,
 		r = open_image(v, ret_device_fd, &why);
 		if (r < 0) {
 			(void)close(lock_fd);
-			return refuse(answer, USBIP_ST_DEV_ERR, r, why);
+			return refuse_broken(answer, r, why);
 		}
 	}
 	*ret_lock_fd = lock_fd;
@@ -315,8 +318,9 @@ static int open_node(const struct registry *registry, struct registry_usb *usb,
 		       usb->device.busnum, usb->device.devnum);
 	fd = open(node, O_RDWR | O_CLOEXEC);
 	if (fd < 0)
-		return refuse(answer, USBIP_ST_DEV_ERR, -errno,
-			      "its node in /dev/bus/usb cannot be opened");
+		return refuse_broken(
+			answer, -errno,
+			"its node in /dev/bus/usb cannot be opened");
 	r = registry_read_usb(usb->device.path, usb->device.busid, usb);
 	if (r == 0 && usb->device.devnum != devnum)
 		r = -ENODEV;
@@ -324,8 +328,8 @@ static int open_node(const struct registry *registry, struct registry_usb *usb,
 		r = read_descriptors(usb, fd);
 	if (r < 0) {
 		(void)close(fd);
-		return refuse(answer, USBIP_ST_DEV_ERR, r,
-			      "its descriptors cannot be read");
+		return refuse_broken(answer, r,
+				     "its descriptors cannot be read");
 	}
 	if (judge(registry, usb) != POLICY_EXPORTED) {
 		(void)close(fd);
@@ -356,8 +360,8 @@ static int open_usb(struct registry *registry, struct registry_usb *usb,
 			       usb->device.configuration);
 		if (r < 0) {
 			(void)close(*ret_device_fd);
-			(void)refuse(answer, USBIP_ST_DEV_ERR, r,
-				     "its lock file cannot be written");
+			(void)refuse_broken(answer, r,
+					    "its lock file cannot be written");
 		}
 	}
 	if (r < 0) {
