@@ -131,6 +131,12 @@ class Gateway:
         pids = re.findall(r"session (\d+) .*: started", self.log())
         return [int(pid) for pid in pids if is_alive(pid)]
 
+    def session_of(self, client):
+        """Process id of the session that serves this TCP client."""
+        address, port = client.sock.getsockname()[:2]
+        return int(self.wait_log(
+            rf"session (\d+) \(\[?{address}\]?:{port}\): started")[1])
+
     def client(self, **options):
         return UsbipClient(self.port, **options)
 
