@@ -132,8 +132,11 @@ int channel_read_all(struct channel *c, void *to, size_t bytes,
 		if (n < 0)
 			return (int)n;
 		if (n == 0) {
-			int r = channel_wait(c, CHANNEL_READ, deadline_ms);
+			int r;
 
+			/* The rest may wait for the room that was made. */
+			channel_flush(c);
+			r = channel_wait(c, CHANNEL_READ, deadline_ms);
 			if (r < 0)
 				return r;
 		}
@@ -178,7 +181,8 @@ void channel_finish(struct channel *c, uint64_t deadline_ms)
 
 	if (channel_end(c) < 0)
 		return;
-	for (;;) {
+	/* Who never stops sending never makes us wait. */
+	while (clock_ms() < deadline_ms) {
 		n = channel_peek(c, pieces);
 		if (n < 0)
 			return;

@@ -24,6 +24,7 @@ struct channel_socket {
 	struct channel base;
 	int fd;
 	bool may_have_more; /* the last recv did not say that it was all */
+	bool may_have_room; /* woken since the last write that did not fit */
 	int end;            /* how reading ended, 0 before */
 	bool is_end_told;   /* the caller knows of it */
 	size_t start;       /* of what is buffered */
@@ -112,7 +113,9 @@ static ssize_t socket_read(struct channel *c, void *to, size_t bytes)
 
 static ssize_t socket_writev(struct channel *c, const struct iovec *v, int n)
 {
+	struct channel_socket *s = socket_of(c);
 	struct msghdr msg = { .msg_iovlen = (size_t)n };
+	size_t whole = 0;
 	ssize_t sent;
 	union { /* sendmsg does not write through it */
 		const struct iovec *in;
@@ -120,12 +123,16 @@ static ssize_t socket_writev(struct channel *c, const struct iovec *v, int n)
 	} iov = { .in = v };
 
 	msg.msg_iov = iov.out;
+	for (int i = 0; i < n; i++)
+		whole += v[i].iov_len;
 	do
-		sent = sendmsg(socket_of(c)->fd, &msg,
-			       MSG_DONTWAIT | MSG_NOSIGNAL);
+		sent = sendmsg(s->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
 	while (sent < 0 && errno == EINTR);
+	if (sent < 0 && errno != EAGAIN && errno != EWOULDBLOCK)
+		return -errno;
 	if (sent < 0)
-		return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -errno;
+		sent = 0;
+	s->may_have_room = (size_t)sent == whole;
 	return sent;
 }
 
@@ -138,6 +145,8 @@ static bool socket_arm(struct channel *c, unsigned want)
 {
 	const struct channel_socket *s = socket_of(c);
 
+	if ((want & CHANNEL_WRITE) && s->may_have_room)
+		return true;
 	if (!(want & CHANNEL_READ))
 		return false;
 	return s->end == 0 ? s->may_have_more : !s->is_end_told;
@@ -145,8 +154,11 @@ static bool socket_arm(struct channel *c, unsigned want)
 
 static bool socket_wake(struct channel *c, int fd)
 {
+	struct channel_socket *s = socket_of(c);
+
 	(void)fd;
-	socket_of(c)->may_have_more = true;
+	s->may_have_more = true;
+	s->may_have_room = true;
 	return true;
 }
 
