@@ -27,6 +27,7 @@
 #define STRESS_BYTES   1000000u
 #define WAKE_LIMIT_MS  5000
 #define SCRIBBLE_TURNS 200000
+#define SHORT_STREAMS  10000
 
 /* Two ends of one ring. The ring's last byte is the last before the guard. */
 struct bed {
@@ -408,6 +409,65 @@ static void two_threads_that_sleep_lose_no_byte_and_no_wake_up(void **state)
 	}
 }
 
+/* Many short streams, each ended right behind its last byte. */
+struct short_stream {
+	struct ring_control control;
+	uint8_t data[SMALL_RING];
+};
+
+static size_t short_length(size_t i)
+{
+	return i * 7 % (SMALL_RING + 1);
+}
+
+static void *write_short_streams(void *arg)
+{
+	struct short_stream *streams = arg;
+
+	for (size_t i = 0; i < SHORT_STREAMS; i++) {
+		struct ring writer = { .shared = &streams[i].control,
+				       .data = streams[i].data,
+				       .size = SMALL_RING };
+		uint8_t bytes[SMALL_RING];
+		struct iovec v = { bytes, short_length(i) };
+
+		fill(bytes, i, sizeof(bytes));
+		(void)ring_writev(&writer, &v, 1);
+		ring_end(&writer);
+	}
+	return NULL;
+}
+
+static void nothing_is_lost_by_ten_thousand_that_end_at_once(void **state)
+{
+	struct short_stream *streams =
+		aligned_alloc(64, SHORT_STREAMS * sizeof(*streams));
+	pthread_t thread;
+
+	(void)state;
+	assert_non_null(streams);
+	memset(streams, 0, SHORT_STREAMS * sizeof(*streams));
+	assert_int_equal(
+		pthread_create(&thread, NULL, write_short_streams, streams), 0);
+	for (size_t i = 0; i < SHORT_STREAMS; i++) {
+		struct ring reader = { .shared = &streams[i].control,
+				       .data = streams[i].data,
+				       .size = SMALL_RING };
+		struct iovec pieces[2];
+		size_t got = 0;
+		ssize_t n;
+
+		while ((n = ring_peek(&reader, pieces)) >= 0) {
+			got += (size_t)n;
+			ring_consume(&reader, (uint32_t)n);
+		}
+		assert_int_equal(n, -EPIPE);
+		assert_int_equal(got, short_length(i));
+	}
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	free(streams);
+}
+
 /* ----------------------------------------------------------------- hostile */
 
 static void an_index_that_cannot_be_is_a_violation(void **state)
@@ -542,6 +602,7 @@ int main(void)
 		TEST(what_came_since_the_last_look_forbids_sleep),
 		TEST(a_waiting_writer_is_woken_when_half_is_free),
 		TEST(two_threads_that_sleep_lose_no_byte_and_no_wake_up),
+		TEST(nothing_is_lost_by_ten_thousand_that_end_at_once),
 		TEST(an_index_that_cannot_be_is_a_violation),
 		TEST(a_full_ring_by_the_others_word_is_full),
 		TEST(scribbled_control_words_never_lead_outside),
