@@ -20,7 +20,6 @@
 #include "frontend/record.h"
 #include "vchan-transport/channel.h"
 #include "vchan-transport/log.h"
-#include "vchan-transport/sandbox.h"
 
 /* So much of a transfer fits between vhci_hcd and the link at once. */
 #define SOCKET_BUFFER_BYTES (2 << 20)
@@ -155,7 +154,6 @@ static enum exit_status prepare_link(const struct attach_plan *plan,
 	struct import import = { .gateway = plan->gateway,
 				 .deadline_ms = clock_ms() + IMPORT_LIMIT_MS };
 	enum exit_status status = import_open(&import, &plan->address);
-	int r;
 
 	if (status == EXIT_OK)
 		status = import_take(&import, plan->busid, &report->device);
@@ -170,15 +168,7 @@ static enum exit_status prepare_link(const struct attach_plan *plan,
 	if (status == EXIT_OK)
 		status = note_record(plan, keeper, report->port,
 				     &report->failure);
-	if (status != EXIT_OK)
-		return status;
-	r = sandbox_enter(SANDBOX_LINK);
-	if (r < 0)
-		return failure_set(&report->failure, EXIT_FAILED,
-				   "the link cannot give up its rights: %s; "
-				   "does this kernel have seccomp?",
-				   strerror(-r));
-	return EXIT_OK;
+	return status;
 }
 
 _Noreturn static void run_link(const struct attach_plan *plan, int report_fd,

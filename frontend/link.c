@@ -24,6 +24,7 @@
 #include "vchan-transport/channel_watch.h"
 #include "vchan-transport/log.h"
 #include "vchan-transport/loop.h"
+#include "vchan-transport/sandbox.h"
 #include "vchan-transport/urb_check.h"
 
 #define COMMAND_BYTES    (256u << 10)
@@ -541,7 +542,8 @@ static int link_start(struct link *l)
 					  .arg = l };
 	if (r == 0)
 		loop_add_source(l->loop, &l->source);
-	return r;
+	/* Last: the loop has opened what it needs. */
+	return r < 0 ? r : sandbox_enter(SANDBOX_LINK);
 }
 
 /* Logs how it ended. */

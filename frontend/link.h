@@ -3,7 +3,7 @@
  * link.h - the pump between a channel to a gateway and a socket whose other end
  * a vhci_hcd reads and writes, checking each header in both directions before it
  * passes (urb_check.h).  Runs in a process of its own that holds these two and
- * nothing else.
+ * nothing else, and enters the sandbox before the first URB.
  */
 #ifndef LINK_H
 #define LINK_H

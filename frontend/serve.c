@@ -15,7 +15,6 @@
 #include "frontend/link.h"
 #include "vchan-transport/channel.h"
 #include "vchan-transport/log.h"
-#include "vchan-transport/sandbox.h"
 #include "vchan-transport/usbip.h"
 
 /* For the client's question, all gateways' answers, and our reply. */
@@ -227,20 +226,10 @@ static enum exit_status become_link(struct conversation *c,
 				     .vhci_fd = c->options->peer_fd,
 				     .devid = devid,
 				     .who = who };
-	int r;
 
 	(void)snprintf(who, sizeof(who), "%s %s", import->gateway, busid);
 	channel_free(c->client);
 	c->client = NULL;
-	r = sandbox_enter(SANDBOX_LINK);
-	if (r < 0) {
-		log_error("%s: cannot give up rights: %s; does this kernel "
-			  "have seccomp?",
-			  who, strerror(-r));
-		channel_free(import->channel);
-		(void)close(c->options->peer_fd);
-		return EXIT_FAILED;
-	}
 	return link_run(&link);
 }
 

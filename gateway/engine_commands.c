@@ -205,7 +205,8 @@ static void on_submit(struct engine *e, const struct usbip_header *h)
 	e->receiving = RECEIVE_DATA;
 	e->receive_left = urb_command_payload(h);
 	e->receive_to = slot->refused == 0 ? slot->urb.data : NULL;
-	if (slot->urb.data && need > e->receive_left && !urb_is_in(h))
+	if (slot->urb.data && need > e->receive_left &&
+	    !urb_is_device_to_host(&slot->urb))
 		memset(slot->urb.data + e->receive_left, 0,
 		       need - e->receive_left);
 	if (e->receive_left == 0)

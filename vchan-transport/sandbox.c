@@ -24,9 +24,10 @@
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
 static const int common_calls[] = {
-	SCMP_SYS(read),  /* eventfds, sockets */
-	SCMP_SYS(write), /* eventfds, sockets, the log */
-	SCMP_SYS(readv), /* channel_socket */
+	SCMP_SYS(read),    /* eventfds, sockets */
+	SCMP_SYS(write),   /* eventfds, sockets, the log */
+	SCMP_SYS(preadv2), /* channel_shm's bell */
+	SCMP_SYS(readv),   /* channel_socket */
 	SCMP_SYS(writev),
 	SCMP_SYS(recvfrom),
 	SCMP_SYS(recvmsg), /* fdpass */
@@ -91,9 +92,14 @@ static const uint32_t session_ioctls[] = {
 /* What the sanitizers do when they report, and to look for leaks at exit. */
 static const int sanitizer_calls[] = {
 	SCMP_SYS(openat),
+	SCMP_SYS(open),
+	SCMP_SYS(stat),
 	SCMP_SYS(newfstatat),
 	SCMP_SYS(readlink),
 	SCMP_SYS(getdents64),
+	SCMP_SYS(getdents),
+	SCMP_SYS(waitid),
+	SCMP_SYS(lstat),
 	SCMP_SYS(lseek),
 	SCMP_SYS(clone),
 	SCMP_SYS(clone3),
