@@ -143,6 +143,42 @@ def a_plugged_disk_holds_what_the_host_wrote(guest):
     guest.remove_drive('stick')
 
 
+def check_drivers(guest, ident, drivers):
+    busid = helpers.find_usb(guest, ident)
+    helpers.wait_for(
+        f'{ident} is bound to {drivers}',
+        lambda: helpers.interface_drivers(guest, busid) == drivers)
+
+
+@bed.test(limit=120)
+def each_kind_of_emulated_device_gets_its_driver(guest):
+    guest.qmp('chardev-add', id='line',
+              backend={'type': 'null', 'data': {}})
+    guest.plug('usb-serial', 'serial', chardev='line', always_plugged=True)
+    guest.plug('usb-audio', 'audio', audiodev='sound', buffer=262144)
+    guest.plug('usb-ccid', 'ccid')
+    guest.plug('usb-mtp', 'mtp', rootdir=guest.share)
+    # SCSI over USB waits to be attached until its disks are in their place.
+    guest.qmp('blockdev-add', driver='null-co', node_name='empty', size=1 << 20)
+    guest.plug('usb-uas', 'uas')
+    guest.plug('scsi-hd', 'scsi', bus='uas.0', drive='empty')
+    guest.qmp('qom-set', path='/machine/peripheral/uas', property='attached',
+              value=True)
+
+    check_drivers(guest, '0403:6001', ['ftdi_sio'])
+    check_drivers(guest, '46f4:0002', ['snd-usb-audio'] * 2)
+    check_drivers(guest, '08e6:4433', [''])
+    check_drivers(guest, '46f4:0004', [''])
+    check_drivers(guest, '46f4:0003', ['uas'])
+
+    for device in ('serial', 'audio', 'ccid', 'mtp', 'uas'):
+        guest.unplug(device)
+    helpers.wait_for('no device is left',
+                     lambda: not helpers.usb_devices(guest))
+    guest.qmp('chardev-remove', id='line')
+    guest.remove_drive('empty')
+
+
 @bed.test
 def stock_usbip_lists_local_devices_and_ports(guest):
     guest.check('modprobe -a usbip-host vhci-hcd')
@@ -286,4 +322,5 @@ def a_dead_kernel_is_noticed_at_once_with_its_last_words(guest):
 
 
 if __name__ == '__main__':
-    bed.main(Guest('bed'))
+    bed.main(Guest('bed', devices=[
+        '-audiodev', 'none,id=sound,out.mixing-engine=off']))

@@ -58,36 +58,36 @@ struct target {
  * reads and scatter-gather entries vary by 1024, the largest packet.
  */
 static const struct load default_loads[] = {
-	[0] = { 1, 1024, 512, 32 },	/* no operation */
-	[1] = { 100, 4096, 0, 32 },	/* bulk write */
-	[2] = { 100, 4096, 0, 32 },	/* bulk read */
-	[3] = { 100, 4096, 1000, 32 },	/* bulk write, sizes vary */
-	[4] = { 100, 4096, 1024, 32 },	/* bulk read, whole packets */
-	[5] = { 20, 4096, 0, 32 },	/* bulk write, scatter-gather */
-	[6] = { 20, 4096, 0, 32 },	/* bulk read, scatter-gather */
-	[7] = { 20, 4096, 1024, 32 },	/* the same, sizes vary */
+	[0] = { 1, 1024, 512, 32 },    /* no operation */
+	[1] = { 100, 4096, 0, 32 },    /* bulk write */
+	[2] = { 100, 4096, 0, 32 },    /* bulk read */
+	[3] = { 100, 4096, 1000, 32 }, /* bulk write, sizes vary */
+	[4] = { 100, 4096, 1024, 32 }, /* bulk read, whole packets */
+	[5] = { 20, 4096, 0, 32 },     /* bulk write, scatter-gather */
+	[6] = { 20, 4096, 0, 32 },     /* bulk read, scatter-gather */
+	[7] = { 20, 4096, 1024, 32 },  /* the same, sizes vary */
 	[8] = { 20, 4096, 1024, 32 },
-	[9] = { 10, 1024, 0, 32 },	/* chapter 9, one at a time */
-	[10] = { 20, 1024, 0, 32 },	/* control requests, queued */
-	[11] = { 50, 4096, 0, 32 },	/* unlink reads */
-	[12] = { 50, 4096, 0, 32 },	/* unlink writes */
-	[13] = { 20, 1024, 0, 32 },	/* set and clear halt */
-	[14] = { 50, 1024, 511, 32 },	/* vendor control write and read */
-	[15] = { 20, 3072, 0, 8 },	/* isochronous write */
-	[16] = { 20, 3072, 0, 8 },	/* isochronous read */
-	[17] = { 100, 4096, 0, 32 },	/* bulk write from an odd address */
-	[18] = { 100, 4096, 0, 32 },	/* bulk read to an odd address */
-	[19] = { 100, 4096, 0, 32 },	/* the same, mapped beforehand */
+	[9] = { 10, 1024, 0, 32 },    /* chapter 9, one at a time */
+	[10] = { 20, 1024, 0, 32 },   /* control requests, queued */
+	[11] = { 50, 4096, 0, 32 },   /* unlink reads */
+	[12] = { 50, 4096, 0, 32 },   /* unlink writes */
+	[13] = { 20, 1024, 0, 32 },   /* set and clear halt */
+	[14] = { 50, 1024, 511, 32 }, /* vendor control write and read */
+	[15] = { 20, 3072, 0, 8 },    /* isochronous write */
+	[16] = { 20, 3072, 0, 8 },    /* isochronous read */
+	[17] = { 100, 4096, 0, 32 },  /* bulk write from an odd address */
+	[18] = { 100, 4096, 0, 32 },  /* bulk read to an odd address */
+	[19] = { 100, 4096, 0, 32 },  /* the same, mapped beforehand */
 	[20] = { 100, 4096, 0, 32 },
-	[21] = { 50, 1024, 511, 32 },	/* control from an odd address */
-	[22] = { 20, 3072, 0, 8 },	/* isochronous, odd address */
+	[21] = { 50, 1024, 511, 32 }, /* control from an odd address */
+	[22] = { 20, 3072, 0, 8 },    /* isochronous, odd address */
 	[23] = { 20, 3072, 0, 8 },
-	[24] = { 20, 4096, 0, 32 },	/* unlink from a queue of bulk writes */
-	[25] = { 50, 64, 0, 32 },	/* interrupt write */
-	[26] = { 50, 64, 0, 32 },	/* interrupt read */
-	[27] = { 20, 4096, 0, 32 },	/* bulk write, queued */
-	[28] = { 20, 4096, 0, 32 },	/* bulk read, queued */
-	[29] = { 20, 4096, 0, 32 },	/* clear halt keeps toggles in step */
+	[24] = { 20, 4096, 0, 32 }, /* unlink from a queue of bulk writes */
+	[25] = { 50, 64, 0, 32 },   /* interrupt write */
+	[26] = { 50, 64, 0, 32 },   /* interrupt read */
+	[27] = { 20, 4096, 0, 32 }, /* bulk write, queued */
+	[28] = { 20, 4096, 0, 32 }, /* bulk read, queued */
+	[29] = { 20, 4096, 0, 32 }, /* clear halt keeps toggles in step */
 };
 
 #define NUM_CASES (sizeof(default_loads) / sizeof(default_loads[0]))
@@ -133,19 +133,23 @@ static int parse_cases(const char *text, uint32_t *ret_first,
 
 /* Reads one number from a file of the device in sysfs. */
 static int read_attribute(const char *busid, const char *name,
-			  unsigned int *ret_number)
+			  uint32_t *ret_number)
 {
 	char path[256];
+	char line[16];
 	FILE *file;
-	int got;
+	char *got;
 
 	(void)snprintf(path, sizeof(path), SYSFS_DEVICES "/%s/%s", busid, name);
 	file = fopen(path, "re");
 	if (!file)
-		return -errno;
-	got = fscanf(file, "%u", ret_number);
+		return -ENODEV;
+	got = fgets(line, sizeof(line), file);
 	(void)fclose(file);
-	return got == 1 ? 0 : -EIO;
+	if (!got)
+		return -EIO;
+	line[strcspn(line, "\n")] = '\0';
+	return parse_number(line, UINT32_MAX, ret_number);
 }
 
 static bool is_bound_to_usbtest(const char *interface_name)
@@ -193,8 +197,8 @@ static int find_interface(const char *busid, int *ret_interface)
 
 static int open_target(const char *busid, struct target *ret_target)
 {
-	unsigned int bus;
-	unsigned int device;
+	uint32_t bus;
+	uint32_t device;
 	char path[64];
 	int interface = 0;
 	int fd;
@@ -207,7 +211,8 @@ static int open_target(const char *busid, struct target *ret_target)
 	if (find_interface(busid, &interface) < 0) {
 		fprintf(stderr,
 			"usbtest: %s: the driver usbtest has none of its "
-			"interfaces: modprobe usbtest, or bind it\n", busid);
+			"interfaces: modprobe usbtest, or bind it\n",
+			busid);
 		return -ENODEV;
 	}
 	(void)snprintf(path, sizeof(path), "/dev/bus/usb/%03u/%03u", bus,
@@ -260,7 +265,8 @@ static bool has_failed(const struct target *target, uint32_t number,
 static int usage(void)
 {
 	fputs("usage: usbtest [-c count] [-s size] [-v vary] [-g sglen] "
-	      "BUSID CASE|FIRST-LAST...\n", stderr);
+	      "BUSID CASE|FIRST-LAST...\n",
+	      stderr);
 	return 2;
 }
 

@@ -1,0 +1,367 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""xusbip and xusbip-frontend with a real vhci_hcd, against the stock usbipd and
+usbip-host, whose device is an emulated memory stick: attaching and detaching
+with our tool and with the stock one, and what is left when something dies."""
+
+import json
+import os
+import re
+
+import bed
+import helpers
+from guest import Guest
+
+XUSBIP = '/xusbip/build/xusbip'
+AGENT = '/xusbip/build/xusbip-frontend'
+AGENT_PORT = 3250
+RECORDS = '/var/run/vhci_hcd'
+STICK_ID = '46f4:0001'
+STICK_BYTES = 8 << 20
+PROCESSES = ('xusbip-link', 'xusbip-keeper', 'xusbip-standby')
+
+EXIT_NO_DEVICE, EXIT_CANNOT_REACH, EXIT_NO_PORT, EXIT_TIMEOUT = 3, 5, 8, 11
+
+# Answers an import like a gateway that has the device, and then no URB.
+SILENT_GATEWAY = '''
+import socket, struct
+listener = socket.create_server(("127.0.0.1", 3260))
+held = []
+while True:
+    peer, _ = listener.accept()
+    busid = peer.recv(40, socket.MSG_WAITALL)[8:]
+    peer.sendall(struct.pack(">HHI256s32sIIIHHHBBBBBB", 0x111, 3, 0, b"/dev",
+                             busid, 1, 2, 3, 1, 2, 3, 0, 0, 0, 1, 1, 1))
+    held.append(peer)
+'''
+
+
+def plug_stick(guest):
+    """Plugs the stick and gives it to usbip-host; its bus id there."""
+    path = os.path.join(guest.share, 'stick.img')
+    if not os.path.exists(path):
+        with open(path, 'wb') as image:
+            image.write(os.urandom(STICK_BYTES))
+    guest.add_drive('stick', path)
+    guest.plug('usb-storage', 'stick', drive='stick')
+    busid = helpers.find_usb(guest, STICK_ID)
+    helpers.block_device(guest, busid)
+    guest.check(f'usbip bind -b {busid}')
+    return busid
+
+
+def unplug_stick(guest):
+    guest.unplug('stick')
+    guest.remove_drive('stick')
+
+
+def exported(guest):
+    """The bus id of the stick at usbipd, which offers it again."""
+    def probe():
+        found = guest.run(f'{XUSBIP} list -p -r 127.0.0.1').output
+        return re.findall(rf'busid=(\S+)#usbid={STICK_ID}#', found)
+    return helpers.wait_for('usbipd exports the stick', probe)[0]
+
+
+def assert_nothing_is_left(guest, limit=3):
+    """No port, no process, no record."""
+    helpers.wait_vhci_ports_free(guest, limit)
+    helpers.wait_for(
+        'the processes of the attachment have ended',
+        lambda: not [pid for name in PROCESSES
+                     for pid in helpers.pids(guest, name)], limit)
+    helpers.wait_until(guest, f'! [ -e {RECORDS} ]', limit)
+
+
+def attach(guest, tool=f'{XUSBIP} attach -r 127.0.0.1'):
+    """Attaches the stick; its port."""
+    guest.check(f'{tool} -b {exported(guest)}')
+    ports = helpers.wait_for('a port is in use',
+                             lambda: helpers.used_vhci_ports(guest))
+    assert len(ports) == 1, ports
+    return ports[0]
+
+
+def read_stick(guest, busid):
+    """Reads all of the attached stick and compares it with the image."""
+    disk = helpers.block_device(guest, busid)
+    guest.check(f'cmp -n {STICK_BYTES} /dev/{disk} /share/stick.img')
+
+
+def in_use(guest):
+    """A reader of the stick that never ends, to have URBs in flight."""
+    port = attach(guest)
+    disk = helpers.block_device(guest, port.busid)
+    job = guest.spawn(f"bash -c 'while cat /dev/{disk}; do :; done > /dev/null'")
+    return port, job
+
+
+@bed.setup
+def start_the_stock_server(guest):
+    import shutil
+    for n in ('xusbip', 'xusbip-frontend'):
+        shutil.copy('/tmp/fb/bin/' + n, guest.share)
+        guest.check(f'mount --bind /share/{n} /xusbip/build/{n}')
+    guest.check('modprobe -a vhci-hcd usbip-host usb-storage')
+    guest.spawn('busybox syslogd -n -O /tmp/syslog')
+    guest.spawn('usbipd')
+    plug_stick(guest)
+    exported(guest)
+
+
+@bed.test
+def lists_are_those_of_the_stock_tool(guest):
+    ours = guest.check(f'{XUSBIP} list -r 127.0.0.1')
+    stock = guest.check('usbip list -r 127.0.0.1')
+    assert ours == stock, ours + stock
+
+    assert (guest.check(f'{XUSBIP} list -l') == guest.check('usbip list -l'))
+    assert (guest.check(f'{XUSBIP} list -p -l').splitlines() ==
+            guest.check('usbip list -p -l').split())
+
+
+@bed.test
+def attach_returns_when_the_device_works(guest):
+    busid = exported(guest)
+    said = guest.check(f'{XUSBIP} attach -r 127.0.0.1 -b {busid}')
+    port, = helpers.used_vhci_ports(guest)
+
+    assert said == (f'attached {busid} of 127.0.0.1 as {port.busid} at port '
+                    f'{port.port:02}\n')
+    assert port.hub == 'ss' and port.status == helpers.VHCI_PORT_USED
+    guest.check(f'grep -x 1 /sys/bus/usb/devices/{port.busid}/'
+                'bConfigurationValue')
+    read_stick(guest, port.busid)
+
+
+@bed.test
+def both_tools_show_the_same_port(guest):
+    ours = guest.check(f'{XUSBIP} port')
+    stock = guest.check('usbip port')
+    assert ours == stock, ours + stock
+    assert 'usbip://127.0.0.1:3240/' in ours
+
+    shown, = json.loads(guest.check(f'{XUSBIP} port --json'))['ports']
+    assert shown['remote']['host'] == '127.0.0.1'
+    assert shown['device']['vendor'] == '46f4'
+    assert guest.check(f'stat -c %a {RECORDS}') == '700\n'
+
+
+@bed.test
+def a_device_in_use_elsewhere_is_not_given_again(guest):
+    port, = helpers.used_vhci_ports(guest)
+    record = guest.check(f'cat {RECORDS}/port{port.port}').split()
+    status, said = guest.run(
+        f'{XUSBIP} attach -r 127.0.0.1 -b {record[2]}')
+
+    assert status not in (0, 1) and len(said.splitlines()) == 1, said
+    assert helpers.used_vhci_ports(guest) == [port]
+
+
+@bed.test
+def detach_returns_when_the_port_is_free(guest):
+    port, = helpers.used_vhci_ports(guest)
+    said = guest.check(f'{XUSBIP} detach -p {port.port:02}')
+
+    assert said == f'detached port {port.port:02}\n'
+    assert not helpers.used_vhci_ports(guest)
+    assert_nothing_is_left(guest)
+    assert guest.run(f'{XUSBIP} detach -p {port.port}').status == EXIT_NO_PORT
+
+
+@bed.test
+def the_stock_tool_detaches_what_ours_attached(guest):
+    port = attach(guest)
+    guest.check(f'usbip detach -p {port.port}')
+    assert_nothing_is_left(guest)
+
+
+@bed.test
+def ours_detaches_what_the_stock_tool_attached(guest):
+    port = attach(guest, 'usbip attach -r 127.0.0.1')
+    helpers.block_device(guest, port.busid)
+    guest.check(f'{XUSBIP} detach -p {port.port}')
+    assert_nothing_is_left(guest)
+
+
+@bed.test
+def the_result_of_attach_is_there_as_json(guest):
+    result = json.loads(guest.check(f'{XUSBIP} attach --json -r 127.0.0.1 '
+                                    f'-b {exported(guest)}'))
+    port, = helpers.used_vhci_ports(guest)
+
+    assert (result['port'], result['busid']) == (port.port, port.busid)
+    said = guest.check(f'{XUSBIP} detach --json -p {port.port}')
+    assert json.loads(said) == {'port': port.port}
+    assert_nothing_is_left(guest)
+
+
+@bed.test
+def what_cannot_be_attached_has_its_exit_status(guest):
+    for args, expected in (('-r 127.0.0.1 -b 9-9', None),
+                           ('-r 127.0.0.1:1 -b 1-1', EXIT_CANNOT_REACH),
+                           ('-r unix:/tmp/none -b 1-1', EXIT_CANNOT_REACH)):
+        status, said = guest.run(f'{XUSBIP} attach {args}')
+        assert status == expected or (expected is None and status), said
+        assert len(said.splitlines()) == 1, said
+    assert_nothing_is_left(guest)
+
+
+@bed.test(limit=120)
+def killing_the_link_frees_everything(guest):
+    port, reader = in_use(guest)
+    guest.check('pkill -KILL -x xusbip-link')
+    assert_nothing_is_left(guest)
+    helpers.wait_usb_gone(guest, port.busid)
+    reader.wait()
+    read_stick(guest, attach(guest).busid)
+    guest.check(f'{XUSBIP} detach -p {port.port}')
+    assert_nothing_is_left(guest)
+
+
+@bed.test(limit=120)
+def killing_keeper_or_standby_leaves_the_attachment_and_later_nothing(guest):
+    for victim in ('xusbip-keeper', 'xusbip-standby'):
+        port = attach(guest)
+        guest.check(f'pkill -KILL -x {victim}')
+        read_stick(guest, port.busid)
+        guest.check('pkill -KILL -x xusbip-link')
+        assert_nothing_is_left(guest)
+
+
+@bed.test(limit=120)
+def an_unplugged_device_leaves_nothing_and_can_come_again(guest):
+    _, reader = in_use(guest)
+    unplug_stick(guest)
+    assert_nothing_is_left(guest, 5)
+    reader.wait()
+    plug_stick(guest)
+    port = attach(guest)
+    read_stick(guest, port.busid)
+    guest.check(f'{XUSBIP} detach -p {port.port}')
+    assert_nothing_is_left(guest)
+
+
+@bed.test(limit=120)
+def the_end_of_the_server_leaves_nothing(guest):
+    attach(guest)
+    busid = exported_busid_on_host(guest)
+    guest.check(f'usbip unbind -b {busid}')
+    assert_nothing_is_left(guest, 5)
+    guest.check(f'usbip bind -b {busid}')
+
+
+def exported_busid_on_host(guest):
+    """The stick's bus id at its own controller."""
+    return [device.busid for device in helpers.usb_devices(guest)
+            if device.id == STICK_ID and 'vhci_hcd' not in device.path][0]
+
+
+@bed.test(limit=120)
+def an_attachment_that_does_not_come_up_is_undone(guest):
+    gateway = guest.spawn(f"python3 -c '{SILENT_GATEWAY}'")
+    helpers.wait_until(guest, 'ss -ltn | grep -q :3260')
+    status, said = guest.run(
+        f'{XUSBIP} attach -r 127.0.0.1:3260 -b 1-1', timeout=40)
+
+    assert status == EXIT_TIMEOUT and 'did not set the device up' in said, said
+    assert_nothing_is_left(guest, 5)
+
+    attaching = guest.spawn(f'{XUSBIP} attach -r 127.0.0.1:3260 -b 1-1')
+    helpers.wait_for('the port is taken',
+                     lambda: helpers.used_vhci_ports(guest))
+    attaching.kill('KILL')
+    attaching.wait()
+    assert_nothing_is_left(guest, 5)
+    gateway.stop('KILL')
+
+
+@bed.test
+def a_stale_record_is_swept_by_the_next_attach(guest):
+    guest.check(f'mkdir -m 700 {RECORDS}; echo host 1 1-1 > {RECORDS}/port5; '
+                f'touch -d "1 minute ago" {RECORDS}/port5')
+    port = attach(guest)
+    assert guest.check(f'ls {RECORDS}') == f'port{port.port}\n'
+    guest.check(f'{XUSBIP} detach -p {port.port}')
+    assert_nothing_is_left(guest)
+
+
+@bed.test(limit=240)
+def attaching_many_times_leaves_nothing_behind(guest):
+    for _ in range(20):
+        guest.check(f'{XUSBIP} attach -r 127.0.0.1 -b {exported(guest)}')
+        port, = helpers.used_vhci_ports(guest)
+        guest.check(f'{XUSBIP} detach -p {port.port}')
+    assert_nothing_is_left(guest)
+
+
+# The agent, in front of the stock server
+
+def agent_pids(guest):
+    return helpers.pids(guest, 'xusbip-frontend')
+
+
+def start_agent(guest):
+    guest.check(f'''cat > /tmp/frontend.conf <<'END'
+listen = {{ "127.0.0.1:{AGENT_PORT}" }}
+gateways = {{ "127.0.0.1:1", "127.0.0.1" }}
+END''')
+    agent = guest.spawn(f'{AGENT} --debug -c /tmp/frontend.conf')
+    helpers.wait_for('the agent is ready', lambda: 'ready' in agent.log())
+    return agent
+
+
+def attach_by_agent(guest):
+    return attach(guest, f'usbip --tcp-port {AGENT_PORT} attach -r 127.0.0.1')
+
+
+@bed.test(limit=120)
+def the_stock_tool_works_through_the_agent(guest):
+    agent = start_agent(guest)
+    direct = guest.check('usbip list -r 127.0.0.1')
+    assert direct == guest.check(
+        f'usbip --tcp-port {AGENT_PORT} list -r 127.0.0.1')
+
+    port = attach_by_agent(guest)
+    read_stick(guest, port.busid)
+    assert f'usbip://127.0.0.1:{AGENT_PORT}/' in guest.check('usbip port')
+    assert guest.check('usbip port') == guest.check(f'{XUSBIP} port')
+    guest.check(f'usbip detach -p {port.port}')
+    assert_nothing_is_left(guest)
+    helpers.wait_for('only the agent is left',
+                     lambda: agent_pids(guest) == [agent.pid])
+    agent.stop()
+
+
+@bed.test(limit=120)
+def the_agent_removes_the_record_of_what_was_lost(guest):
+    agent = start_agent(guest)
+    attach_by_agent(guest)
+    link, = [pid for pid in agent_pids(guest) if pid != agent.pid]
+    guest.check(f'kill -KILL {link}')
+    assert_nothing_is_left(guest, 4)
+
+    attach_by_agent(guest)
+    unplug_stick(guest)
+    assert_nothing_is_left(guest, 5)
+    plug_stick(guest)
+    agent.stop()
+
+
+@bed.test(limit=120)
+def attachments_outlive_the_agent_and_are_cleaned_up_by_the_next(guest):
+    agent = start_agent(guest)
+    port = attach_by_agent(guest)
+    link, = [pid for pid in agent_pids(guest) if pid != agent.pid]
+    agent.stop('KILL')
+    read_stick(guest, port.busid)
+
+    agent = start_agent(guest)
+    read_stick(guest, port.busid)
+    guest.check(f'kill -KILL {link}')
+    assert_nothing_is_left(guest, 4)
+    agent.stop()
+
+
+if __name__ == '__main__':
+    bed.main(Guest('frontend'))
