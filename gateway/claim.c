@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "gateway/ipc.h"
@@ -44,6 +45,22 @@ static int lock_file(const char *path, int flags)
 	return -EBUSY;
 }
 
+/*
+ * A manager that was killed in the middle of starting a session has left a
+ * child that holds the lock until it reaches exec.
+ */
+static int lock_patiently(const char *path)
+{
+	const struct timespec pause = { .tv_nsec = 20 * 1000 * 1000 };
+	int fd = lock_file(path, O_CREAT);
+
+	for (int i = 0; fd == -EBUSY && i < 50; i++) {
+		(void)nanosleep(&pause, NULL);
+		fd = lock_file(path, O_CREAT);
+	}
+	return fd;
+}
+
 static int make_dir(const char *path)
 {
 	struct stat st;
@@ -70,7 +87,7 @@ int claim_own_dir(const char *dir, int *ret_fd)
 	if (r < 0)
 		return r;
 	(void)snprintf(path, sizeof(path), "%s/manager.pid", dir);
-	fd = lock_file(path, O_CREAT);
+	fd = lock_patiently(path);
 	if (fd < 0)
 		return fd;
 	/* For people; what counts is the lock. */
