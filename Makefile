@@ -211,7 +211,7 @@ bench: tests	## instructions per operation, side by side with the kernel's own
 
 .PHONY: lint format states tidy
 lint:	## format, clang-tidy, cppcheck, shellcheck, mandoc, codespell and more
-	$(Q)tests/lint/run $(ROOT_BUILD)/lint
+	$(Q)tests/lint/run
 
 format:	## rewrite the C sources in the house style
 	$(Q)clang-format -i $(sources) $(fuzz_sources) $(headers)
