@@ -194,7 +194,8 @@ static bool shm_spin(struct channel_shm *s)
 static bool shm_arm(struct channel *c, unsigned want)
 {
 	struct channel_shm *s = shm_of(c);
-	bool has_news = s->is_gone && !s->is_gone_told;
+	bool has_news = (want & (CHANNEL_READ | CHANNEL_WRITE)) && s->is_gone &&
+			!s->is_gone_told;
 
 	if (want & CHANNEL_READ) {
 		if ((want & CHANNEL_SPIN) && s->can_spin && shm_spin(s))
