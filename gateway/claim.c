@@ -51,7 +51,7 @@ static int lock_file(const char *path, int flags)
  */
 static int lock_patiently(const char *path)
 {
-	const struct timespec pause = { .tv_nsec = 20 * 1000 * 1000 };
+	const struct timespec pause = { .tv_nsec = 20000000 };
 	int fd = lock_file(path, O_CREAT);
 
 	for (int i = 0; fd == -EBUSY && i < 50; i++) {

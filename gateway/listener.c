@@ -292,7 +292,7 @@ static int open_tcp(const struct listener *like, const struct address *address,
 		return -EADDRNOTAVAIL;
 	r = -EADDRNOTAVAIL;
 	for (const struct addrinfo *a = all; a; a = a->ai_next) {
-		int fd;
+		int fd = -1;
 
 		r = bind_socket(a->ai_family, a->ai_addr, a->ai_addrlen, &fd);
 		if (r == 0)

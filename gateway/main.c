@@ -114,6 +114,11 @@ static enum exit_status serve(const struct options *o, bool is_check)
 }
 
 /* What the manager wrote: trusted, so numbers are read without ceremony. */
+static unsigned long number_of(char **argv, enum session_argv which)
+{
+	return strtoul(argv[which], NULL, 10);
+}
+
 static enum exit_status run_session(int argc, char **argv)
 {
 	struct session_options options = { 0 };
@@ -125,14 +130,13 @@ static enum exit_status run_session(int argc, char **argv)
 			  SESSION_ARGV_MARK);
 		return EXIT_USAGE;
 	}
-	options.kind = (enum address_kind)atoi(argv[SESSION_ARGV_KIND]);
-	options.peer_fd = atoi(argv[SESSION_ARGV_PEER_FD]);
-	options.manager_fd = atoi(argv[SESSION_ARGV_MANAGER_FD]);
-	options.ring_bytes = strtoull(argv[SESSION_ARGV_RING_BYTES], NULL, 10);
-	options.budget_bytes =
-		strtoull(argv[SESSION_ARGV_BUDGET_BYTES], NULL, 10);
+	options.kind = (enum address_kind)number_of(argv, SESSION_ARGV_KIND);
+	options.peer_fd = (int)number_of(argv, SESSION_ARGV_PEER_FD);
+	options.manager_fd = (int)number_of(argv, SESSION_ARGV_MANAGER_FD);
+	options.ring_bytes = number_of(argv, SESSION_ARGV_RING_BYTES);
+	options.budget_bytes = number_of(argv, SESSION_ARGV_BUDGET_BYTES);
 	options.peer = argv[SESSION_ARGV_PEER];
-	is_debug = argv[SESSION_ARGV_IS_DEBUG][0] == '1';
+	is_debug = number_of(argv, SESSION_ARGV_IS_DEBUG) != 0;
 
 	(void)snprintf(prefix, sizeof(prefix), "xusbip-gateway session %d",
 		       (int)getpid());

@@ -403,7 +403,7 @@ int registry_open(struct registry *registry, const char *busid,
 		  int *ret_lock_fd)
 {
 	const struct config *config = registry->config;
-	struct registry_usb usb;
+	struct registry_usb usb = { 0 };
 
 	*ret_answer = (struct ipc_answer){ .type = IPC_OPENED };
 	for (size_t i = 0; i < config->num_virtuals; i++) {
@@ -453,7 +453,7 @@ static int list_usb(const struct registry *registry, struct udev_enumerate *all,
 		const char *syspath = udev_list_entry_get_name(entry);
 		struct ipc_answer answer = { .type = IPC_DEVICE,
 					     .kind = IPC_KIND_USB };
-		struct registry_usb usb;
+		struct registry_usb usb = { 0 };
 		int r;
 
 		if (registry_read_usb(syspath, busid_of(syspath), &usb) < 0 ||
@@ -499,7 +499,7 @@ static void on_plugged(const struct registry *registry, const char *syspath)
 {
 	const char *busid = busid_of(syspath);
 	enum policy_verdict verdict;
-	struct registry_usb usb;
+	struct registry_usb usb = { 0 };
 	int r = registry_read_usb(syspath, busid, &usb);
 
 	if (r < 0) {

@@ -209,32 +209,39 @@ static void a_file_without_a_listener_is_refused(void **state)
 	assert_non_null(strstr(why, "listen: give at least one address"));
 }
 
+/* As many lines, each with another number between its two parts. */
+static void repeat(char *to, size_t cap, const char *before, const char *after,
+		   int count)
+{
+	size_t len = 0;
+
+	for (int i = 0; i < count; i++)
+		len += (size_t)snprintf(to + len, cap - len, "%s%d%s\n", before,
+					1000 + i, after);
+}
+
 static void a_list_at_its_limit_is_read_and_one_more_is_refused(void **state)
 {
+	static const char rule[] = "export { vendor = \"";
+	static const char zero[] = "zero \"z";
 	char text[(CONFIG_MAX_RULES + 1) * 40] = "";
 	char why[CONFIG_WHY_BYTES];
 	struct config *config;
 
 	(void)state;
-	for (int i = 0; i < CONFIG_MAX_RULES; i++)
-		strcat(text, "export { vendor = \"1234\" }\n");
+	repeat(text, sizeof(text), rule, "\" }", CONFIG_MAX_RULES);
 	assert_int_equal(load(text, &config, why), 0);
 	assert_int_equal(config->num_rules, CONFIG_MAX_RULES);
 	config_free(config);
-
-	strcat(text, "export { vendor = \"1234\" }\n");
+	repeat(text, sizeof(text), rule, "\" }", CONFIG_MAX_RULES + 1);
 	assert_int_equal(load(text, &config, why), -EINVAL);
 	assert_non_null(strstr(why, "more than 256"));
 
-	text[0] = '\0';
-	for (int i = 0; i < CONFIG_MAX_VIRTUALS; i++)
-		(void)snprintf(text + strlen(text), 32, "zero \"z%d\" { }\n",
-			       i);
+	repeat(text, sizeof(text), zero, "\" { }", CONFIG_MAX_VIRTUALS);
 	assert_int_equal(load(text, &config, why), 0);
 	assert_int_equal(config->num_virtuals, CONFIG_MAX_VIRTUALS);
 	config_free(config);
-
-	strcat(text, "zero \"more\" { }\n");
+	repeat(text, sizeof(text), zero, "\" { }", CONFIG_MAX_VIRTUALS + 1);
 	assert_int_equal(load(text, &config, why), -EINVAL);
 	assert_non_null(strstr(why, "more than 64"));
 }
