@@ -4,11 +4,12 @@
 devices that are free again whatever dies."""
 
 import os
+import re
 import signal
 import socket
 import stat
 
-from harness import is_alive, run, wait_until
+from harness import ROOT, is_alive, run, wait_until
 from usbip_client import (Closed, Refused, UsbipClient, IN, ST_DEV_BUSY,
                           ST_DEV_ERR, ST_NODEV, ST_OK)
 
@@ -73,6 +74,18 @@ def test_a_good_configuration_is_checked_without_serving(bench):
     done = bench.run("-c", gateway.config_path, "--check-config")
     assert done.returncode == EXIT_OK and "ok" in done.stdout
     assert not os.path.exists(gateway.runtime_dir)
+
+
+def test_the_example_configuration_is_good_with_everything_in_it(bench):
+    path = os.path.join(ROOT, "etc", "xusbip-gateway.conf")
+    assert bench.run("-c", path, "--check-config").returncode == EXIT_OK
+    with open(path, encoding="utf-8") as file:
+        text = re.sub(r"^#(?=[a-z\t}])", "", file.read(), flags=re.M)
+    assert text.count("\nexport {") == 3 and '\n\timage = "' in text
+    text = text.replace('"plugdev"', '"root"')
+    done = bench.run("-c", bench.file("all.conf", text.encode()),
+                     "--check-config")
+    assert done.returncode == EXIT_OK, done.stderr
 
 
 def test_a_bad_configuration_is_refused_with_its_line(bench):
