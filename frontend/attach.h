@@ -6,7 +6,7 @@
  * The process that will be the link is made first, so that nobody else ever
  * holds the channel or the socket that vhci_hcd gets. It has its keepers made
  * (keeper.h), connects, takes the device, gives vhci_hcd its socket, notes the
- * record, gives up its rights, reports, and pumps (link.h). The asking process
+ * record, reports, gives up its rights, and pumps (link.h). The asking process
  * waits for that report and then for the kernel to have set the device up;
  * until it says that the attachment stands, its end undoes it.
  */

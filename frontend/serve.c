@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "frontend/import.h"
@@ -230,6 +231,7 @@ static enum exit_status become_link(struct conversation *c,
 	(void)snprintf(who, sizeof(who), "%s %s", import->gateway, busid);
 	channel_free(c->client);
 	c->client = NULL;
+	(void)prctl(PR_SET_NAME, "xusbip-link", 0, 0, 0);
 	return link_run(&link);
 }
 
@@ -305,6 +307,8 @@ enum exit_status serve_run(const struct serve_options *options)
 	enum exit_status status;
 	int copy;
 
+	/* Otherwise ps shows "exe", by which the agent started us. */
+	(void)prctl(PR_SET_NAME, "xusbip-serve", 0, 0, 0);
 	(void)setsockopt(options->peer_fd, IPPROTO_TCP, TCP_NODELAY, &on,
 			 sizeof(on));
 	/* The channel owns its descriptor, and the link wants this one. */
