@@ -60,6 +60,15 @@ def is_alive(pid):
         return False
 
 
+def is_session(pid):
+    """A session that lives; not another process that got its number."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as command:
+            return b"\0--session\0" in command.read() and is_alive(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 class Gateway:
     """A running gateway, with its configuration and its log."""
 
@@ -129,7 +138,7 @@ class Gateway:
     def sessions(self):
         """Process ids of the sessions that live, started by any manager."""
         pids = re.findall(r"session (\d+) .*: started", self.log())
-        return [int(pid) for pid in pids if is_alive(pid)]
+        return [int(pid) for pid in pids if is_session(pid)]
 
     def session_of(self, client):
         """Process id of the session that serves this TCP client."""
