@@ -1,0 +1,613 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Transfers of every kind through the engine, over shared memory and over a
+ * socket, with a device that does what the test says: what reaches the device,
+ * and what its peer gets back.
+ */
+#include "gateway/engine.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tests/fake/engine_bench.h"
+#include "vchan-transport/urb_check.h"
+
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+#define REPLY_BYTES   65536
+
+static bool over_shm = true;
+static bool over_socket = false;
+
+static int setup(void **state)
+{
+	struct engine_bench *b = malloc(sizeof(*b));
+	bool is_shm = *(const bool *)*state;
+
+	*state = b;
+	return b ? engine_bench_open(b, is_shm, ENGINE_BENCH_BUDGET) : -1;
+}
+
+static int teardown(void **state)
+{
+	engine_bench_close(*state);
+	free(*state);
+	return 0;
+}
+
+/* Sends one command, its data and its packets, and lets them arrive. */
+static void submit(struct engine_bench *b, const struct usbip_header *h,
+		   const void *data, size_t data_bytes)
+{
+	assert_true(engine_bench_send_header(b, h));
+	assert_true(engine_bench_send(b, data, data_bytes));
+	engine_bench_turn(b);
+}
+
+/* The one URB that the device holds. */
+static struct urb *held(struct engine_bench *b)
+{
+	assert_int_equal(b->device.num_held, 1);
+	return b->device.held[0];
+}
+
+static struct usbip_ret_submit expect_ret(struct engine_bench *b,
+					  uint32_t seqnum)
+{
+	struct usbip_header h;
+
+	assert_true(engine_bench_receive_header(b, &h));
+	assert_int_equal(h.command, USBIP_RET_SUBMIT);
+	assert_int_equal(h.seqnum, seqnum);
+	assert_int_equal(h.devid, 0);
+	assert_int_equal(h.direction, 0);
+	assert_int_equal(h.endpoint, 0);
+	return h.ret_submit;
+}
+
+static void expect_answer(struct engine_bench *b, uint32_t seqnum, int status,
+			  size_t actual_length)
+{
+	struct usbip_ret_submit r = expect_ret(b, seqnum);
+
+	assert_int_equal(r.status, status);
+	assert_int_equal(r.actual_length, actual_length);
+}
+
+/* The data of a reply: what the device wrote, and nothing of the poison. */
+static void expect_data(struct engine_bench *b, size_t n)
+{
+	static uint8_t bytes[REPLY_BYTES];
+
+	assert_true(n <= sizeof(bytes));
+	assert_true(engine_bench_receive(b, bytes, n));
+	for (size_t i = 0; i < n; i++)
+		assert_int_equal(bytes[i], fake_usb_byte(i));
+}
+
+static void submit_control(struct engine_bench *b, uint32_t seqnum,
+			   uint32_t direction, uint32_t length,
+			   const uint8_t setup_bytes[8])
+{
+	static const uint8_t data[REPLY_BYTES];
+	struct usbip_header h = engine_bench_submit(seqnum, 0, length);
+
+	h.direction = direction;
+	memcpy(h.submit.setup, setup_bytes, 8);
+	submit(b, &h, data, direction == USBIP_DIR_OUT ? length : 0);
+}
+
+/* -------------------------------------------------------- bulk, interrupt */
+
+static void data_to_the_device_arrives_as_it_was_sent(void **state)
+{
+	static const uint8_t endpoints[] = { 0x02, 0x04 };
+	struct engine_bench *b = *state;
+	static uint8_t data[50000];
+
+	for (size_t i = 0; i < sizeof(data); i++)
+		data[i] = fake_usb_byte(i);
+	for (uint32_t i = 0; i < ARRAY_SIZE(endpoints); i++) {
+		struct usbip_header h =
+			engine_bench_submit(10 + i, endpoints[i], sizeof(data));
+
+		submit(b, &h, data, sizeof(data));
+		assert_int_equal(held(b)->endpoint, endpoints[i]);
+		assert_int_equal(held(b)->type,
+				 i == 0 ? USB_BULK : USB_INTERRUPT);
+		assert_int_equal(held(b)->length, sizeof(data));
+		assert_memory_equal(held(b)->data, data, sizeof(data));
+
+		fake_usb_device_finish(&b->device, held(b), 0, 40000);
+		expect_answer(b, 10 + i, 0, 40000);
+		assert_true(engine_bench_is_silent(b));
+	}
+}
+
+static void data_from_the_device_follows_as_much_as_there_was(void **state)
+{
+	static const uint8_t endpoints[] = { 0x81, 0x83 };
+	static const size_t lengths[] = { 0, 1, 511, 512, 60000 };
+	struct engine_bench *b = *state;
+
+	for (size_t e = 0; e < ARRAY_SIZE(endpoints); e++) {
+		for (uint32_t i = 0; i < ARRAY_SIZE(lengths); i++) {
+			struct usbip_header h =
+				engine_bench_submit(i, endpoints[e], 60000);
+
+			submit(b, &h, NULL, 0);
+			assert_int_equal(held(b)->endpoint, endpoints[e]);
+			fake_usb_device_finish(&b->device, held(b), 0,
+					       lengths[i]);
+			expect_answer(b, i, 0, lengths[i]);
+			expect_data(b, lengths[i]);
+			assert_true(engine_bench_is_silent(b));
+		}
+	}
+}
+
+static void transfers_of_no_length_pass_on_every_endpoint(void **state)
+{
+	static const uint8_t endpoints[] = { 0x00, 0x80, 0x81, 0x02,
+					     0x83, 0x04, 0x85, 0x06 };
+	static const int statuses[] = { 0, -EPIPE, -EPROTO };
+	struct engine_bench *b = *state;
+	uint32_t seqnum = 0;
+
+	for (size_t e = 0; e < ARRAY_SIZE(endpoints); e++) {
+		for (size_t i = 0; i < ARRAY_SIZE(statuses); i++) {
+			struct usbip_header h =
+				engine_bench_submit(++seqnum, endpoints[e], 0);
+			int status = statuses[i];
+
+			submit(b, &h, NULL, 0);
+			if (b->device.num_held > 0)
+				fake_usb_device_finish(&b->device, held(b),
+						       status, 0);
+			else
+				status = 0; /* isochronous, done at once */
+			expect_answer(b, seqnum, status, 0);
+			assert_true(engine_bench_is_silent(b));
+		}
+	}
+}
+
+static void what_an_urb_meets_is_its_result_and_no_more(void **state)
+{
+	static const int statuses[] = { -EPIPE,     -ETIMEDOUT, -EOVERFLOW,
+					-ESHUTDOWN, -EPROTO,    -ENOMEM };
+	struct engine_bench *b = *state;
+
+	for (uint32_t i = 0; i < ARRAY_SIZE(statuses); i++) {
+		struct usbip_header h = engine_bench_submit(i, 0x81, 512);
+
+		submit(b, &h, NULL, 0);
+		fake_usb_device_finish(&b->device, held(b), statuses[i], 7);
+		expect_answer(b, i, statuses[i], 7);
+		expect_data(b, 7);
+
+		b->device.submit_error = statuses[i];
+		h.seqnum = 100 + i;
+		submit(b, &h, NULL, 0);
+		expect_answer(b, 100 + i, statuses[i], 0);
+		b->device.submit_error = 0;
+	}
+	assert_int_equal(engine_end(b->engine), ENGINE_RUNNING);
+}
+
+static void a_device_that_says_more_than_was_asked_is_cut(void **state)
+{
+	struct engine_bench *b = *state;
+	struct usbip_header h = engine_bench_submit(1, 0x81, 100);
+	struct urb *urb;
+
+	submit(b, &h, NULL, 0);
+	urb = held(b);
+	for (size_t i = 0; i < 100; i++)
+		urb->data[i] = fake_usb_byte(i);
+	b->device.num_held = 0;
+	urb->status = 0;
+	urb->actual_length = 4000;
+	urb_complete(urb);
+	expect_answer(b, 1, 0, 100);
+	expect_data(b, 100);
+	assert_true(engine_bench_is_silent(b));
+}
+
+static void answers_leave_in_the_order_of_completion(void **state)
+{
+	struct engine_bench *b = *state;
+
+	for (uint32_t i = 0; i < 3; i++) {
+		struct usbip_header h = engine_bench_submit(i, 0x81, 16);
+
+		submit(b, &h, NULL, 0);
+	}
+	fake_usb_device_finish(&b->device, b->device.held[1], 0, 16);
+	fake_usb_device_finish(&b->device, b->device.held[1], 0, 16);
+	fake_usb_device_finish(&b->device, b->device.held[0], 0, 16);
+	expect_answer(b, 1, 0, 16);
+	expect_data(b, 16);
+	expect_answer(b, 2, 0, 16);
+	expect_data(b, 16);
+	expect_answer(b, 0, 0, 16);
+	expect_data(b, 16);
+}
+
+/* ------------------------------------------------------------------- flags */
+
+static void a_zero_packet_is_asked_for_on_bulk_out_only(void **state)
+{
+	static const uint8_t endpoints[] = { 0x81, 0x02, 0x83, 0x04, 0x80 };
+	struct engine_bench *b = *state;
+	uint8_t data[8] = { 0 };
+
+	for (uint32_t i = 0; i < ARRAY_SIZE(endpoints); i++) {
+		bool is_in = (endpoints[i] & 0x80) != 0;
+		struct usbip_header h = engine_bench_submit(i, endpoints[i], 8);
+
+		/* With all that vhci sets for a scattered request. */
+		h.submit.flags = USBIP_URB_ZERO_PACKET | 0x40284;
+		submit(b, &h, data, is_in ? 0 : sizeof(data));
+		assert_int_equal(held(b)->flags, endpoints[i] == 0x02
+							 ? USBIP_URB_ZERO_PACKET
+							 : 0);
+		fake_usb_device_finish(&b->device, held(b), 0, 0);
+		expect_answer(b, i, 0, 0);
+	}
+}
+
+static void a_short_read_that_is_not_ok_says_so(void **state)
+{
+	struct engine_bench *b = *state;
+	struct usbip_header h = engine_bench_submit(1, 0x81, 512);
+
+	h.submit.flags = USBIP_URB_SHORT_NOT_OK;
+	submit(b, &h, NULL, 0);
+	fake_usb_device_finish(&b->device, held(b), 0, 511);
+	expect_answer(b, 1, -EREMOTEIO, 511);
+	expect_data(b, 511);
+
+	submit(b, &h, NULL, 0);
+	fake_usb_device_finish(&b->device, held(b), 0, 512);
+	expect_answer(b, 1, 0, 512);
+	expect_data(b, 512);
+
+	/* An error of its own goes before. */
+	submit(b, &h, NULL, 0);
+	fake_usb_device_finish(&b->device, held(b), -EPIPE, 3);
+	expect_answer(b, 1, -EPIPE, 3);
+	expect_data(b, 3);
+}
+
+static void a_short_write_is_no_short_read(void **state)
+{
+	struct engine_bench *b = *state;
+	struct usbip_header h = engine_bench_submit(1, 0x02, 8);
+
+	h.submit.flags = USBIP_URB_SHORT_NOT_OK;
+	submit(b, &h, "12345678", 8);
+	fake_usb_device_finish(&b->device, held(b), 0, 4);
+	expect_answer(b, 1, 0, 4);
+}
+
+static void what_means_nothing_to_a_server_is_echoed(void **state)
+{
+	static const uint32_t not_iso[] = { 0, USBIP_NOT_ISO };
+	struct engine_bench *b = *state;
+
+	for (uint32_t i = 0; i < ARRAY_SIZE(not_iso); i++) {
+		struct usbip_header h = engine_bench_submit(i, 0x81, 8);
+		struct usbip_ret_submit r;
+
+		h.submit.num_packets = not_iso[i];
+		h.submit.start_frame = 0x01020304;
+		h.submit.interval = 77;
+		submit(b, &h, NULL, 0);
+		fake_usb_device_finish(&b->device, held(b), 0, 8);
+		r = expect_ret(b, i);
+		assert_int_equal(r.num_packets, not_iso[i]);
+		assert_int_equal(r.start_frame, 0x01020304);
+		assert_int_equal(r.error_count, 0);
+		expect_data(b, 8);
+	}
+}
+
+/* --------------------------------------------------------------- endpoints */
+
+static void
+an_unknown_endpoint_stalls_and_the_stream_stays_in_step(void **state)
+{
+	static const uint8_t endpoints[] = { 0x01, 0x82, 0x05, 0x86,
+					     0x8f, 0x0f, 0x87, 0x07 };
+	static const uint8_t data[20000];
+	struct engine_bench *b = *state;
+
+	for (uint32_t i = 0; i < ARRAY_SIZE(endpoints); i++) {
+		bool is_in = (endpoints[i] & 0x80) != 0;
+		struct usbip_header h =
+			engine_bench_submit(i, endpoints[i], sizeof(data));
+
+		submit(b, &h, data, is_in ? 0 : sizeof(data));
+		expect_answer(b, i, -EPIPE, 0);
+		assert_true(engine_bench_is_silent(b));
+		assert_int_equal(b->device.num_submits, 0);
+	}
+	assert_int_equal(engine_end(b->engine), ENGINE_RUNNING);
+}
+
+static void an_unknown_endpoint_with_packets_stalls_with_packets(void **state)
+{
+	struct engine_bench *b = *state;
+	struct usbip_header h = engine_bench_submit(1, 0x08, 100);
+	struct usbip_iso_packet packet = { .offset = 0, .length = 100 };
+	uint8_t bytes[100 + USBIP_ISO_BYTES] = { 0 };
+	struct usbip_ret_submit r;
+
+	h.submit.num_packets = 1;
+	usbip_iso_encode(bytes + 100, &packet);
+	submit(b, &h, bytes, sizeof(bytes));
+	r = expect_ret(b, 1);
+	assert_int_equal(r.status, -EPIPE);
+	assert_int_equal(r.actual_length, 0);
+	assert_int_equal(r.num_packets, 1);
+	assert_true(engine_bench_receive(b, bytes, USBIP_ISO_BYTES));
+	assert_true(engine_bench_is_silent(b));
+}
+
+/* ----------------------------------------------------------------- control */
+
+static void control_data_goes_as_far_as_both_lengths_allow(void **state)
+{
+	/* wLength, transfer_buffer_length, what the device sends, the answer */
+	static const uint16_t rows[][4] = {
+		{ 64, 64, 64, 64 }, { 64, 18, 64, 18 },   { 18, 64, 18, 18 },
+		{ 8, 0, 8, 0 },     { 4096, 1, 4096, 1 }, { 1, 4096, 1, 1 },
+		{ 64, 64, 0, 0 },
+	};
+	struct engine_bench *b = *state;
+
+	for (uint32_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		const uint8_t setup_bytes[8] = { 0xc0,
+						 1,
+						 0,
+						 0,
+						 0,
+						 0,
+						 (uint8_t)rows[i][0],
+						 (uint8_t)(rows[i][0] >> 8) };
+
+		submit_control(b, i, USBIP_DIR_IN, rows[i][1], setup_bytes);
+		assert_int_equal(held(b)->type, USB_CONTROL);
+		assert_int_equal(held(b)->endpoint, 0x80);
+		assert_int_equal(held(b)->length, rows[i][0]);
+		assert_memory_equal(held(b)->setup, setup_bytes, 8);
+		fake_usb_device_finish(&b->device, held(b), 0, rows[i][2]);
+		expect_answer(b, i, 0, rows[i][3]);
+		expect_data(b, rows[i][3]);
+		assert_true(engine_bench_is_silent(b));
+	}
+}
+
+static void control_data_that_was_not_sent_is_0_to_the_device(void **state)
+{
+	static const uint8_t vendor_out_64[8] = { 0x40, 1, 0, 0, 0, 0, 64 };
+	struct engine_bench *b = *state;
+	struct usbip_header h = engine_bench_submit(1, 0x00, 10);
+	uint8_t expected[64] = "0123456789";
+
+	/* Something to leave behind in the memory that is used again. */
+	submit_control(b, 99, USBIP_DIR_OUT, 64, vendor_out_64);
+	memset(held(b)->data, 0x77, 64);
+	fake_usb_device_finish(&b->device, held(b), 0, 64);
+	expect_answer(b, 99, 0, 64);
+
+	memcpy(h.submit.setup, vendor_out_64, 8);
+	submit(b, &h, expected, 10);
+	assert_int_equal(held(b)->length, 64);
+	assert_memory_equal(held(b)->data, expected, 64);
+	fake_usb_device_finish(&b->device, held(b), 0, 64);
+	expect_answer(b, 1, 0, 10);
+}
+
+static void control_longer_than_the_stack_can_do_fails_alone(void **state)
+{
+	static const uint8_t in_4097[8] = { 0xc0, 1, 0, 0, 0, 0, 0x01, 0x10 };
+	static const uint8_t out_1[8] = { 0x40, 1, 0, 0, 0, 0, 1, 0 };
+	struct engine_bench *b = *state;
+
+	submit_control(b, 1, USBIP_DIR_IN, 64, in_4097);
+	expect_answer(b, 1, -EINVAL, 0);
+	submit_control(b, 2, USBIP_DIR_OUT, URB_MAX_SETUP_LENGTH + 1, out_1);
+	expect_answer(b, 2, -EINVAL, 0);
+	assert_true(engine_bench_is_silent(b));
+	assert_int_equal(b->device.num_submits, 0);
+
+	submit_control(b, 3, USBIP_DIR_OUT, URB_MAX_SETUP_LENGTH, out_1);
+	assert_int_equal(held(b)->length, 1);
+}
+
+/* The setup packet rules what the device does, the header what is framed. */
+static void a_setup_packet_against_its_header_moves_no_data(void **state)
+{
+	static const uint8_t in_64[8] = { 0xc0, 1, 0, 0, 0, 0, 64, 0 };
+	static const uint8_t out_64[8] = { 0x40, 1, 0, 0, 0, 0, 64, 0 };
+	static const uint8_t zeros[64];
+	struct engine_bench *b = *state;
+
+	submit_control(b, 1, USBIP_DIR_OUT, 16, in_64);
+	assert_int_equal(held(b)->endpoint, 0x80);
+	assert_int_equal(held(b)->length, 64);
+	fake_usb_device_finish(&b->device, held(b), 0, 64);
+	expect_answer(b, 1, 0, 0);
+	assert_true(engine_bench_is_silent(b));
+
+	/* And nothing that lay in the memory before goes to the device. */
+	submit_control(b, 2, USBIP_DIR_IN, 64, out_64);
+	assert_int_equal(held(b)->endpoint, 0x00);
+	assert_memory_equal(held(b)->data, zeros, 64);
+	fake_usb_device_finish(&b->device, held(b), 0, 64);
+	expect_answer(b, 2, 0, 0);
+	assert_true(engine_bench_is_silent(b));
+}
+
+static void an_offer_to_wake_the_host_is_hidden(void **state)
+{
+	static const uint8_t get_configuration[8] = {
+		0x80, 6, 0, 2, 0, 0, 9, 0
+	};
+	static const uint8_t get_device[8] = { 0x80, 6, 0, 1, 0, 0, 9, 0 };
+	struct engine_bench *b = *state;
+	uint8_t bytes[9];
+
+	for (uint32_t i = 0; i < 2; i++) {
+		submit_control(b, i, USBIP_DIR_IN, 9,
+			       i == 0 ? get_configuration : get_device);
+		memset(held(b)->data, 0xff, 9);
+		held(b)->status = 0;
+		held(b)->actual_length = 9;
+		b->device.num_held = 0;
+		urb_complete(b->device.held[0]);
+		expect_answer(b, i, 0, 9);
+		assert_true(engine_bench_receive(b, bytes, 9));
+		assert_int_equal(bytes[7], i == 0 ? 0xdf : 0xff);
+		assert_int_equal(bytes[8], 0xff);
+	}
+
+	/* Cut before that byte, there is nothing to hide. */
+	submit_control(b, 2, USBIP_DIR_IN, 7, get_configuration);
+	fake_usb_device_finish(&b->device, held(b), 0, 7);
+	expect_answer(b, 2, 0, 7);
+	expect_data(b, 7);
+}
+
+/* -------------------------------------------------------- special requests */
+
+static void
+special_requests_are_carried_out_once_and_never_sent_raw(void **state)
+{
+	static const struct {
+		uint8_t setup[8];
+		const char *journal;
+	} rows[] = {
+		{ { 0x02, 1, 0, 0, 0x81 }, "clear_halt 81, " },
+		{ { 0x02, 1, 0, 0, 0x02 }, "clear_halt 02, " },
+		{ { 0x02, 1, 0, 0, 0x80 }, "" },
+		{ { 0x01, 11, 1, 0, 1 }, "set_interface 1 1, " },
+		{ { 0x00, 9, 1 }, "set_configuration 1, " },
+		{ { 0x23, 3, 4, 0, 1 }, "reset, " },
+		{ { 0x00, 5, 9 }, "" },
+	};
+	struct engine_bench *b = *state;
+
+	for (uint32_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		b->device.journal[0] = '\0';
+		submit_control(b, i, USBIP_DIR_OUT, 0, rows[i].setup);
+		expect_answer(b, i, 0, 0);
+		assert_string_equal(b->device.journal, rows[i].journal);
+		assert_true(engine_bench_is_silent(b));
+	}
+}
+
+static void a_special_request_that_fails_is_not_sent_raw_either(void **state)
+{
+	static const uint8_t setups[][8] = {
+		{ 0x02, 1, 0, 0, 0x81 },
+		{ 0x01, 11, 1, 0, 1 },
+		{ 0x00, 9, 1 },
+		{ 0x23, 3, 4, 0, 1 },
+	};
+	struct engine_bench *b = *state;
+
+	b->device.request_error = -EPIPE;
+	for (uint32_t i = 0; i < ARRAY_SIZE(setups); i++) {
+		submit_control(b, i, USBIP_DIR_OUT, 0, setups[i]);
+		expect_answer(b, i, -EPIPE, 0);
+	}
+	assert_int_equal(b->device.num_submits, 0);
+}
+
+static void try_endpoint(struct engine_bench *b, uint8_t endpoint,
+			 bool is_there)
+{
+	struct usbip_header h = engine_bench_submit(1000, endpoint, 0);
+
+	submit(b, &h, NULL, 0);
+	if (is_there)
+		fake_usb_device_finish(&b->device, held(b), 0, 0);
+	expect_answer(b, 1000, is_there ? 0 : -EPIPE, 0);
+}
+
+static void the_endpoints_are_those_of_the_alternate_setting(void **state)
+{
+	static const uint8_t set_1_1[8] = { 0x01, 11, 1, 0, 1 };
+	static const uint8_t set_1_0[8] = { 0x01, 11, 0, 0, 1 };
+	static const uint8_t set_configuration[8] = { 0x00, 9, 1 };
+	static const uint8_t unset_configuration[8] = { 0x00, 9, 0 };
+	struct engine_bench *b = *state;
+
+	try_endpoint(b, 0x87, false);
+	submit_control(b, 1, USBIP_DIR_OUT, 0, set_1_1);
+	expect_answer(b, 1, 0, 0);
+	try_endpoint(b, 0x87, true);
+	try_endpoint(b, 0x81, true);
+
+	submit_control(b, 2, USBIP_DIR_OUT, 0, set_1_0);
+	expect_answer(b, 2, 0, 0);
+	try_endpoint(b, 0x87, false);
+
+	/* A failed one changes nothing; a configuration starts anew. */
+	submit_control(b, 3, USBIP_DIR_OUT, 0, set_1_1);
+	expect_answer(b, 3, 0, 0);
+	b->device.request_error = -EIO;
+	submit_control(b, 4, USBIP_DIR_OUT, 0, set_1_0);
+	expect_answer(b, 4, -EIO, 0);
+	try_endpoint(b, 0x87, true);
+	b->device.request_error = 0;
+	submit_control(b, 5, USBIP_DIR_OUT, 0, set_configuration);
+	expect_answer(b, 5, 0, 0);
+	try_endpoint(b, 0x87, false);
+
+	submit_control(b, 6, USBIP_DIR_OUT, 0, unset_configuration);
+	expect_answer(b, 6, 0, 0);
+	try_endpoint(b, 0x81, false);
+}
+
+#define OF(over, test)                                             \
+	{                                                          \
+#test " (" #over ")", test, setup, teardown, &over \
+	}
+#define EACH(test) OF(over_shm, test), OF(over_socket, test)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		EACH(data_to_the_device_arrives_as_it_was_sent),
+		EACH(data_from_the_device_follows_as_much_as_there_was),
+		EACH(transfers_of_no_length_pass_on_every_endpoint),
+		EACH(what_an_urb_meets_is_its_result_and_no_more),
+		EACH(a_device_that_says_more_than_was_asked_is_cut),
+		EACH(answers_leave_in_the_order_of_completion),
+		EACH(a_zero_packet_is_asked_for_on_bulk_out_only),
+		EACH(a_short_read_that_is_not_ok_says_so),
+		EACH(a_short_write_is_no_short_read),
+		EACH(what_means_nothing_to_a_server_is_echoed),
+		EACH(an_unknown_endpoint_stalls_and_the_stream_stays_in_step),
+		EACH(an_unknown_endpoint_with_packets_stalls_with_packets),
+		EACH(control_data_goes_as_far_as_both_lengths_allow),
+		EACH(control_data_that_was_not_sent_is_0_to_the_device),
+		EACH(control_longer_than_the_stack_can_do_fails_alone),
+		EACH(a_setup_packet_against_its_header_moves_no_data),
+		EACH(an_offer_to_wake_the_host_is_hidden),
+		EACH(special_requests_are_carried_out_once_and_never_sent_raw),
+		EACH(a_special_request_that_fails_is_not_sent_raw_either),
+		EACH(the_endpoints_are_those_of_the_alternate_setting),
+	};
+
+	return cmocka_run_group_tests_name("engine", tests, NULL, NULL);
+}
