@@ -4,6 +4,7 @@ USB devices and the vhci ports as the guest's kernel shows them, gadgets on
 dummy_hcd, cases of usbtest, and what a process holds."""
 
 import collections
+import json
 import re
 import shlex
 import socket
@@ -14,6 +15,14 @@ from guest import CommandError
 VHCI = '/sys/devices/platform/vhci_hcd.0'
 VHCI_PORT_FREE = 4
 VHCI_PORT_USED = 6
+XUSBIP = '/xusbip/build/xusbip'
+GATEWAY = '/xusbip/build/xusbip-gateway'
+AGENT = '/xusbip/build/xusbip-frontend'
+GATEWAY_ADDRESS = 'unix:/run/gateway.sock'
+GATEWAY_DIR = '/run/gateway'
+RECORDS = '/var/run/vhci_hcd'
+PROCESSES = ('xusbip-session', 'xusbip-link', 'xusbip-keeper',
+             'xusbip-standby', 'xusbip-serve')
 USBTEST = '/xusbip/build/tests/vm/usbtest'
 GADGETS = '/sys/kernel/config/usb_gadget'
 POLL_S = 0.1
@@ -128,6 +137,64 @@ def used_vhci_ports(guest):
 def wait_vhci_ports_free(guest, limit=10):
     wait_for('all vhci ports are free',
              lambda: not used_vhci_ports(guest), limit)
+
+
+# Gateway and frontend
+
+def start_gateway(guest, config, listen=(GATEWAY_ADDRESS,)):
+    """A Job of xusbip-gateway, which is ready. `config` is what it exports."""
+    addresses = ', '.join(f'"{address}"' for address in listen)
+    guest.check(f'''cat > /run/gateway.conf <<'END'
+listen = {{ {addresses} }}
+runtime_dir = "{GATEWAY_DIR}"
+{config}
+END''')
+    gateway = guest.spawn(f'{GATEWAY} --debug -c /run/gateway.conf')
+    wait_for_line(gateway, 'ready')
+    return gateway
+
+
+def start_agent(guest, gateway=GATEWAY_ADDRESS, listen='127.0.0.1:3240'):
+    """A Job of xusbip-frontend, which is ready."""
+    guest.check(f'''cat > /run/frontend.conf <<'END'
+listen = {{ "{listen}" }}
+gateways = {{ "{gateway}" }}
+END''')
+    agent = guest.spawn(f'{AGENT} --debug -c /run/frontend.conf')
+    wait_for_line(agent, 'ready')
+    return agent
+
+
+def wait_for_line(job, words, limit=10):
+    """Returns when the job has logged `words`."""
+    wait_for(f'"{words}" in the log of {job.command}',
+             lambda: words in job.log(), limit)
+
+
+def attach(guest, busid, remote=GATEWAY_ADDRESS):
+    """Attaches with xusbip; the VhciPort, whose busid is that in the guest."""
+    said = guest.check(f'{XUSBIP} attach --json -r {remote} -b {busid}',
+                       timeout=40)
+    number = json.loads(said)['port']
+    return [port for port in vhci_ports(guest) if port.port == number][0]
+
+
+def detach(guest, port):
+    """Detaches a VhciPort with xusbip."""
+    guest.check(f'{XUSBIP} detach -p {port.port}')
+
+
+def wait_nothing_left(guest, limit=5):
+    """All attachments have ended: no port, process, record or claim is left.
+
+    The gateway and the agent themselves go on.
+    """
+    wait_vhci_ports_free(guest, limit)
+    wait_for('the processes of the attachment have ended',
+             lambda: not [name for name in PROCESSES if pids(guest, name)],
+             limit)
+    wait_until(guest, f'! [ -e {RECORDS} ]', limit)
+    wait_until(guest, f'! ls {GATEWAY_DIR}/*.lock', limit)
 
 
 # Gadgets
