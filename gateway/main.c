@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "gateway/config.h"
@@ -138,6 +139,8 @@ static enum exit_status run_session(int argc, char **argv)
 	options.peer = argv[SESSION_ARGV_PEER];
 	is_debug = number_of(argv, SESSION_ARGV_IS_DEBUG) != 0;
 
+	/* Otherwise ps shows "exe", by which the manager started us. */
+	(void)prctl(PR_SET_NAME, "xusbip-session", 0, 0, 0);
 	(void)snprintf(prefix, sizeof(prefix), "xusbip-gateway session %d",
 		       (int)getpid());
 	log_init(prefix, is_debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
