@@ -201,7 +201,7 @@ fuzz-bins: $(fuzz_bins)
 check-model:	## the Promela models, with spin
 	$(Q)tests/run-model $(models)
 
-demo: tests	## a guest takes a virtual disk of this machine, step by step
+demo: all	## a guest takes a virtual disk of this machine, step by step
 	$(Q)tests/demo
 
 bench: tests	## instructions per operation, side by side with the kernel's own
