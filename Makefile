@@ -44,7 +44,7 @@ endif
 # Asked when first used, not when make starts: "make deps" may only now be
 # installing what pkg-config looks for.
 once = $(eval $(1) := $(2))$($(1))
-PKGS := libusb-1.0 libuv libconfuse json-c libseccomp libcap-ng libudev \
+PKGS := libusb-1.0 libconfuse json-c libseccomp libcap-ng libudev \
         openssl xenvchan xenstore
 PKG_CPPFLAGS = $(call once,PKG_CPPFLAGS,$(subst -I,-isystem ,\
                $(shell pkg-config --cflags $(PKGS))))

@@ -41,6 +41,7 @@
 struct channel_fd {
 	int fd;
 	short events; /* of poll(2) */
+	bool is_bell; /* each event is an edge, and means nothing but "look" */
 };
 
 struct channel; /* opaque; made by the functions below, freed by channel_free */
@@ -97,7 +98,10 @@ void channel_flush(struct channel *c);
 /* To be asked before sleeping: true = do not sleep, there is news. */
 bool channel_arm(struct channel *c, unsigned want);
 
-/* A descriptor was ready.  False: it has nothing more to say, drop it. */
+/*
+ * A descriptor was ready.  False: it has nothing more to say, drop it.  A bell
+ * that is watched for edges needs no call.
+ */
 bool channel_wake(struct channel *c, int fd);
 
 /* The descriptors to poll for `want`; returns how many. */

@@ -233,10 +233,10 @@ static size_t shm_fds(struct channel *c, unsigned want,
 	struct channel_shm *s = shm_of(c);
 
 	(void)want;
-	ret_fds[0] = (struct channel_fd){ s->bell, POLLIN };
+	ret_fds[0] = (struct channel_fd){ s->bell, POLLIN, true };
 	if (s->is_gone)
 		return 1;
-	ret_fds[1] = (struct channel_fd){ s->sock, POLLIN };
+	ret_fds[1] = (struct channel_fd){ s->sock, POLLIN, false };
 	return 2;
 }
 

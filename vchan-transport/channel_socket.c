@@ -171,7 +171,7 @@ static size_t socket_fds(struct channel *c, unsigned want,
 		events |= POLLIN;
 	if (want & CHANNEL_WRITE)
 		events |= POLLOUT;
-	ret_fds[0] = (struct channel_fd){ socket_of(c)->fd, events };
+	ret_fds[0] = (struct channel_fd){ socket_of(c)->fd, events, false };
 	return 1;
 }
 

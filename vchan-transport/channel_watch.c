@@ -12,7 +12,8 @@ static void on_ready(void *arg, short revents)
 	struct channel_watch_fd *f = arg;
 
 	(void)revents;
-	if (!channel_wake(f->owner->channel, f->fd))
+	/* Being woken is all that a bell is for: the source is asked next. */
+	if (!f->is_bell && !channel_wake(f->owner->channel, f->fd))
 		drop(f);
 }
 
@@ -31,6 +32,9 @@ int channel_watch_start(struct channel_watch *w, struct loop *loop,
 		f->owner = w;
 		f->fd = fds[i].fd;
 		f->events = fds[i].events;
+		f->is_bell = fds[i].is_bell;
+		if (f->is_bell)
+			f->events |= LOOP_EDGE;
 		r = loop_watch_fd(loop, f->fd, f->events, on_ready, f,
 				  &f->watch);
 		if (r < 0) {
@@ -51,7 +55,8 @@ bool channel_watch_arm(struct channel_watch *w, unsigned want)
 		for (size_t i = 0; i < n && i < w->num_fds; i++) {
 			struct channel_watch_fd *f = &w->fds[i];
 
-			if (!f->watch || f->events == fds[i].events)
+			if (!f->watch || f->is_bell ||
+			    f->events == fds[i].events)
 				continue;
 			f->events = fds[i].events;
 			if (loop_watch_set(f->watch, f->events) < 0)

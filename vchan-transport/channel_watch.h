@@ -14,6 +14,7 @@ struct channel_watch_fd {
 	struct loop_watch *watch; /* NULL: not watched */
 	int fd;
 	short events;
+	bool is_bell;
 };
 
 /* Embedded in its owner; zero-initialised. */

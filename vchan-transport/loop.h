@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * loop.h - one event loop for every role, on libuv.
+ * loop.h - one event loop for every role, on epoll.
  *
  * Descriptors, timers, signals, and sources: a source is asked before each
  * sleep whether it has work that no descriptor will announce (a ring, libusb);
@@ -31,11 +31,11 @@ int loop_new(struct loop **ret_loop);
 /* Stops what is left and frees it.  NULL is fine. */
 void loop_free(struct loop *loop);
 
-/* Runs until loop_stop. */
+/* Runs until loop_stop, and finishes the turn that it was called in. */
 void loop_run(struct loop *loop);
 void loop_stop(struct loop *loop);
 
-/* Milliseconds, monotonic, as of this turn. */
+/* Milliseconds, monotonic. */
 uint64_t loop_now_ms(struct loop *loop);
 
 /*
@@ -43,6 +43,12 @@ uint64_t loop_now_ms(struct loop *loop);
  * device or a peer that manages to block it ends its own attachment, no more.
  */
 int loop_set_watchdog(struct loop *loop, unsigned seconds);
+
+/*
+ * With POLLIN or POLLOUT: report only what is new, so that who is woken by it
+ * need not read it away.
+ */
+#define LOOP_EDGE 0x4000
 
 /*
  * Watches `fd` for `events` of poll(2) (POLLIN, POLLOUT).  An error condition is
@@ -67,7 +73,7 @@ void loop_timer_again(struct loop_timer *timer, uint64_t after_ms);
 void loop_timer_stop(struct loop_timer *timer);
 
 typedef void loop_signal_cb(void *arg, int signo);
-/* For the life of the loop. */
+/* For the life of the loop; one loop of a process at a time may ask for it. */
 int loop_on_signal(struct loop *loop, int signo, loop_signal_cb *on_signal,
 		   void *arg);
 

@@ -39,19 +39,20 @@ static const int common_calls[] = {
 	SCMP_SYS(fstat), /* glibc */
 	SCMP_SYS(poll),  /* channel_wait */
 	SCMP_SYS(ppoll),
-	SCMP_SYS(epoll_ctl), /* libuv */
+	SCMP_SYS(epoll_ctl), /* the loop */
 	SCMP_SYS(epoll_wait),
 	SCMP_SYS(epoll_pwait),
-	SCMP_SYS(clock_gettime), /* where the vdso does not answer */
-	SCMP_SYS(alarm),         /* the loop's watchdog */
-	SCMP_SYS(brk),           /* malloc */
+	SCMP_SYS(clock_gettime),   /* where the vdso does not answer */
+	SCMP_SYS(timerfd_settime), /* the loop's timers */
+	SCMP_SYS(alarm),           /* the loop's watchdog */
+	SCMP_SYS(brk),             /* malloc */
 	SCMP_SYS(munmap),
 	SCMP_SYS(mremap),
 	SCMP_SYS(madvise),
 	SCMP_SYS(getrandom),
 	SCMP_SYS(futex),        /* glibc's locks */
 	SCMP_SYS(sched_yield),  /* a ring that spins */
-	SCMP_SYS(rt_sigaction), /* libuv, abort */
+	SCMP_SYS(rt_sigaction), /* abort */
 	SCMP_SYS(rt_sigprocmask),
 	SCMP_SYS(rt_sigreturn),
 	SCMP_SYS(restart_syscall),
@@ -63,10 +64,9 @@ static const int common_calls[] = {
 
 static const int session_calls[] = {
 	SCMP_SYS(pread64), /* a disk's image */
-	SCMP_SYS(pwrite64),        SCMP_SYS(preadv),    SCMP_SYS(pwritev),
-	SCMP_SYS(fdatasync),       SCMP_SYS(fallocate), /* UNMAP */
-	SCMP_SYS(lseek),           /* libusb rewinds usbfs after a reset */
-	SCMP_SYS(timerfd_settime), /* libusb's timeouts */
+	SCMP_SYS(pwrite64),  SCMP_SYS(preadv),    SCMP_SYS(pwritev),
+	SCMP_SYS(fdatasync), SCMP_SYS(fallocate), /* UNMAP */
+	SCMP_SYS(lseek), /* libusb rewinds usbfs after a reset */
 };
 
 /* By number, what libusb asks of usbfs, for a device that is open. */
@@ -175,7 +175,7 @@ static int allow_with_arguments(scmp_filter_ctx filter, enum sandbox_role role)
 	if (r == 0)
 		r = allow_where(filter, SCMP_SYS(tgkill), 0, UINT32_MAX,
 				(uint32_t)getpid());
-	/* libuv */
+	/* the loop */
 	if (r == 0)
 		r = allow_where(filter, SCMP_SYS(ioctl), 1, UINT32_MAX,
 				FIONBIO);
