@@ -31,8 +31,7 @@ struct fake_usb_device {
 	int request_error;     /* of every special request; 0: it works */
 	bool is_cancelling;    /* gives a cancelled URB back at once */
 	bool is_instant;       /* finishes every URB inside submit */
-	bool has_own_memory;   /* buffer_alloc works */
-	bool is_out_of_memory; /* and has nothing to give */
+	bool is_out_of_memory; /* has no buffers of its own to give */
 
 	/* What came of it. */
 	struct urb *held[FAKE_USB_MAX_HELD];
