@@ -175,10 +175,6 @@ static int allow_with_arguments(scmp_filter_ctx filter, enum sandbox_role role)
 	if (r == 0)
 		r = allow_where(filter, SCMP_SYS(tgkill), 0, UINT32_MAX,
 				(uint32_t)getpid());
-	/* the loop */
-	if (r == 0)
-		r = allow_where(filter, SCMP_SYS(ioctl), 1, UINT32_MAX,
-				FIONBIO);
 	if (r == 0 && role == SANDBOX_SESSION)
 		r = allow_where_one_of(filter, SCMP_SYS(ioctl), session_ioctls,
 				       ARRAY_SIZE(session_ioctls));
