@@ -13,10 +13,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <sys/un.h>
 #include <syslog.h>
 #include <unistd.h>
+
+#define SYSLOG_PATH "/dev/log"
 
 enum log_sink {
 	SINK_STDERR,
@@ -37,6 +41,7 @@ static const struct {
 static char log_prefix[64];
 static enum log_level log_level = LOG_LEVEL_INFO;
 static enum log_sink log_sink = SINK_STDERR;
+static int syslog_fd = -1;
 
 /*
  * The variable is inherited by children whose stderr may be something else,
@@ -63,9 +68,10 @@ void log_init(const char *subject_prefix, enum log_level level)
 		log_sink = is_stderr_journal() ? SINK_JOURNAL : SINK_STDERR;
 }
 
+/* The socket of an earlier call may be closed, and its number another's. */
 void log_to_syslog(void)
 {
-	openlog(log_prefix, LOG_NDELAY | LOG_PID, LOG_DAEMON);
+	syslog_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	log_sink = SINK_SYSLOG;
 }
 
@@ -118,24 +124,41 @@ static void write_line(enum log_level level, const char *message)
 	(void)written;
 }
 
+/*
+ * Not syslog(3): that opens the time zone's file, and a socket when the daemon
+ * was restarted, which a process in the sandbox must not. The daemon knows the
+ * time.
+ */
+static void send_to_syslog(enum log_level level, const char *message)
+{
+	static const struct sockaddr_un to = { .sun_family = AF_UNIX,
+					       .sun_path = SYSLOG_PATH };
+	char escaped[LOG_LINE_MAX_BYTES];
+	char line[LOG_LINE_MAX_BYTES + sizeof(log_prefix) + 32];
+	int len;
+
+	(void)log_escape(escaped, sizeof(escaped), message, strlen(message));
+	len = snprintf(line, sizeof(line), "<%d>%s[%d]: %s",
+		       LOG_DAEMON | levels[level].priority, log_prefix,
+		       (int)getpid(), escaped);
+	(void)sendto(syslog_fd, line, (size_t)len, MSG_DONTWAIT | MSG_NOSIGNAL,
+		     (const struct sockaddr *)&to, sizeof(to));
+}
+
 __attribute__((format(printf, 2, 0))) static void
 log_message(enum log_level level, const char *fmt, va_list args)
 {
 	char message[LOG_LINE_MAX_BYTES];
-	char escaped[LOG_LINE_MAX_BYTES];
 	int saved_errno = errno;
 
 	if (level > log_level)
 		return;
 	if (vsnprintf(message, sizeof(message), fmt, args) < 0)
 		(void)snprintf(message, sizeof(message), "%s", fmt);
-	if (log_sink == SINK_SYSLOG) {
-		(void)log_escape(escaped, sizeof(escaped), message,
-				 strlen(message));
-		syslog(levels[level].priority, "%s", escaped);
-	} else {
+	if (log_sink == SINK_SYSLOG)
+		send_to_syslog(level, message);
+	else
 		write_line(level, message);
-	}
 	errno = saved_errno;
 }
 

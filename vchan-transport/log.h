@@ -29,7 +29,11 @@ enum log_level {
  */
 void log_init(const char *subject_prefix, enum log_level level);
 
-/* From now on lines go to syslog(3), facility daemon, and not to stderr. */
+/*
+ * From now on lines go to the system's log, facility daemon, and not to stderr;
+ * in the sandbox too. To be called again after the process closed its
+ * descriptors.
+ */
 void log_to_syslog(void);
 
 /*

@@ -29,6 +29,8 @@
 
 #include <cmocka.h>
 
+#include "vchan-transport/log.h"
+
 #define PASSED   0
 #define FAILED   1
 #define NO_ENTRY 2
@@ -122,6 +124,22 @@ static void both_roles_may_talk_use_memory_and_log(void **state)
 		assert_passes((enum sandbox_role)role, use_memory);
 		assert_passes((enum sandbox_role)role, log_a_line);
 	}
+}
+
+static int log_to_the_system(const int fds[2])
+{
+	(void)fds;
+	log_info("from within");
+	return PASSED;
+}
+
+/* Whether or not a daemon listens there, or the time zone is known. */
+static void the_system_s_log_can_be_written_within(void **state)
+{
+	(void)state;
+	log_to_syslog();
+	assert_passes(SANDBOX_SESSION, log_to_the_system);
+	assert_passes(SANDBOX_LINK, log_to_the_system);
 }
 
 static int use_image(const int fds[2])
@@ -319,6 +337,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(both_roles_may_talk_use_memory_and_log),
+		cmocka_unit_test(the_system_s_log_can_be_written_within),
 		cmocka_unit_test(a_session_may_use_an_image_and_usbfs),
 		cmocka_unit_test(what_no_role_needs_kills_it),
 		cmocka_unit_test(
