@@ -23,6 +23,7 @@
 struct command_line {
 	struct agent_options agent;
 	const char *serve; /* number of a descriptor, or NULL */
+	bool is_check;
 	bool is_help;
 	bool is_version;
 };
@@ -31,6 +32,7 @@ static bool read_command_line(int argc, char **argv, struct command_line *line)
 {
 	static const struct option longs[] = {
 		{ "config", required_argument, NULL, 'c' },
+		{ "check-config", no_argument, NULL, 'C' },
 		{ "debug", no_argument, NULL, 'd' },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
@@ -42,6 +44,8 @@ static bool read_command_line(int argc, char **argv, struct command_line *line)
 	while ((option = getopt_long(argc, argv, "c:dhV", longs, NULL)) != -1) {
 		if (option == 'c')
 			line->agent.config_path = optarg;
+		else if (option == 'C')
+			line->is_check = true;
 		else if (option == 'd')
 			line->agent.is_debug = true;
 		else if (option == 'h')
@@ -77,6 +81,30 @@ static enum exit_status serve(const char *descriptor, int argc, char **argv)
 	return serve_run(&options);
 }
 
+static enum exit_status check_config(const char *path)
+{
+	struct agent_config config;
+	char why[AGENT_WHY_BYTES];
+
+	if (agent_config_load(path, &config, why) < 0) {
+		log_error("%s: %s", path, why);
+		return EXIT_CONFIG;
+	}
+	log_info("%s is a right configuration", path);
+	return EXIT_OK;
+}
+
+static enum exit_status show_help(void)
+{
+	printf("usage: xusbip-frontend [-c|--config FILE] [--debug]\n"
+	       "       xusbip-frontend [-c|--config FILE] --check-config\n"
+	       "\n"
+	       "Serves stock usbip commands on this machine from xusbip "
+	       "gateways;\n%s says where.\n",
+	       CONFIG_PATH);
+	return EXIT_OK;
+}
+
 int main(int argc, char **argv)
 {
 	struct command_line line = { .agent.config_path = CONFIG_PATH };
@@ -95,18 +123,14 @@ int main(int argc, char **argv)
 		log_error("wrong command line; see: xusbip-frontend --help");
 		return EXIT_USAGE;
 	}
-	if (line.is_help) {
-		printf("usage: xusbip-frontend [-c|--config FILE] [--debug]\n"
-		       "                       [--help] [--version]\n\n"
-		       "Serves stock usbip commands on this machine from "
-		       "xusbip gateways;\n%s says where.\n",
-		       CONFIG_PATH);
-		return EXIT_OK;
-	}
+	if (line.is_help)
+		return show_help();
 	if (line.is_version) {
 		printf("xusbip-frontend %s\n", VERSION);
 		return EXIT_OK;
 	}
+	if (line.is_check)
+		return check_config(line.agent.config_path);
 	if (line.serve)
 		return serve(line.serve, argc - optind, argv + optind);
 	return agent_run(&line.agent);

@@ -13,7 +13,7 @@ import subprocess
 import time
 
 from fake_gateway import FakeGateway, describe, op, recv_exactly, reply_submit
-from harness import BUILD, LIMIT_S, Skip, is_alive, run, wait_until
+from harness import BUILD, LIMIT_S, ROOT, Skip, is_alive, run, wait_until
 from usbip_client import (IN, REP_DEVLIST, REP_IMPORT, REQ_IMPORT, ST_DEV_BUSY,
                           ST_ERROR, ST_NA, ST_NODEV, Closed, Refused,
                           UsbipClient)
@@ -482,6 +482,17 @@ def test_a_wrong_configuration_is_refused(bench):
         result = subprocess.run([AGENT, "-c", config], capture_output=True,
                                 text=True, timeout=LIMIT_S, check=False)
         assert_fails(result, EXIT_CONFIG, config)
+        assert_fails(check_config(config), EXIT_CONFIG, config)
+
+
+def check_config(path):
+    return subprocess.run([AGENT, "-c", path, "--check-config"], text=True,
+                          capture_output=True, timeout=LIMIT_S, check=False)
+
+
+def test_the_example_configuration_is_right(_):
+    path = os.path.join(ROOT, "etc", "xusbip-frontend.conf")
+    assert check_config(path).returncode == EXIT_OK
 
 
 def test_a_port_in_use_is_told(bench):

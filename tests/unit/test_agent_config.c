@@ -71,19 +71,6 @@ static void every_option_is_read(void **state)
 	assert_true(config.allow_remote);
 }
 
-static void the_example_is_a_configuration(void **state)
-{
-	struct agent_config config;
-	char why[AGENT_WHY_BYTES];
-
-	(void)state;
-	if (access("etc/xusbip-frontend.conf", R_OK) < 0)
-		skip(); /* run from elsewhere than the tree */
-	assert_int_equal(
-		agent_config_load("etc/xusbip-frontend.conf", &config, why), 0);
-	assert_int_equal(config.num_listen, 1);
-}
-
 static void what_is_wrong_is_refused_with_its_line(void **state)
 {
 	static const struct {
@@ -131,7 +118,6 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(an_empty_file_gives_the_usual),
 		cmocka_unit_test(every_option_is_read),
-		cmocka_unit_test(the_example_is_a_configuration),
 		cmocka_unit_test(what_is_wrong_is_refused_with_its_line),
 		cmocka_unit_test(a_file_that_is_not_there_is_told),
 	};
