@@ -95,17 +95,20 @@ void usb_virtual_halt(struct usb_virtual_endpoint *endpoint)
 	finish_all(endpoint, -EPIPE);
 }
 
-/* An isochronous packet that lies outside its buffer is nobody's memory. */
+/* Inside the buffer each, and no more than it in all. */
 static bool has_good_packets(const struct urb *urb)
 {
+	uint64_t total = 0;
+
 	for (uint32_t i = 0; i < urb->num_packets; i++) {
 		const struct usbip_iso_packet *p = &urb->packets[i];
 
 		if (p->offset > urb->length ||
 		    p->length > urb->length - p->offset)
 			return false;
+		total += p->length;
 	}
-	return true;
+	return total <= urb->length;
 }
 
 static int queue_urb(struct usb_virtual *v, struct urb *urb)

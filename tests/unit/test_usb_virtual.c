@@ -370,6 +370,8 @@ static void isochronous_packets_outside_the_buffer_are_refused(void **state)
 	packets[1].offset = UINT32_MAX;
 	packets[1].length = 1;
 	assert_int_equal(device()->ops->submit(device(), &urb), -EINVAL);
+	packets[1] = (struct usbip_iso_packet){ .offset = 7, .length = 9 };
+	assert_int_equal(device()->ops->submit(device(), &urb), -EINVAL);
 	packets[1] = (struct usbip_iso_packet){ .offset = 8, .length = 8 };
 	assert_int_equal(device()->ops->submit(device(), &urb), 0);
 }
