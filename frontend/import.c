@@ -160,7 +160,7 @@ static enum exit_status receive_entries(struct import *import, size_t count,
 static enum exit_status receive_count(struct import *import, size_t *ret_count)
 {
 	uint8_t bytes[4];
-	uint32_t refusal;
+	uint32_t refusal = USBIP_ST_ERROR;
 	enum exit_status status =
 		receive_op(import, USBIP_REP_DEVLIST, &refusal);
 	size_t count;
@@ -277,7 +277,7 @@ enum exit_status import_take(struct import *import, const char *busid,
 	uint8_t reply[USBIP_DEVICE_BYTES];
 	struct usbip_device device;
 	enum exit_status status;
-	uint32_t refusal;
+	uint32_t refusal = USBIP_ST_ERROR;
 
 	usbip_busid_encode(request, busid);
 	status = ask(import, USBIP_REQ_IMPORT, request, sizeof(request));

@@ -149,7 +149,6 @@ _Noreturn static void run_standby(int life_fd, int done_fd)
 
 static int open_pipes(int pipes[3][2])
 {
-	memset(pipes, FD_NONE, 3 * sizeof(pipes[0]));
 	for (size_t i = 0; i < 3; i++) {
 		if (pipe2(pipes[i], O_CLOEXEC) < 0)
 			return -errno;
@@ -172,7 +171,7 @@ static int fork_both(int pipes[3][2], int asker_fd, int link_pidfd)
 
 int keeper_start(struct keeper *ret_keeper, int asker_fd)
 {
-	int pipes[3][2];
+	int pipes[3][2] = { { FD_NONE } };
 	int pidfd = pidfd_open(getpid(), 0);
 	int r = pidfd < 0 ? -errno : 0;
 

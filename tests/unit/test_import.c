@@ -22,7 +22,7 @@
 
 struct fixture {
 	struct import import;
-	int gateway_fd; /* -1: has ended */
+	int gateway_fd;
 	uint8_t answer[4096];
 	size_t used;
 };
@@ -40,29 +40,47 @@ static struct usbip_device sample(void)
 				      .num_interfaces = 1 };
 }
 
+static int connect_pair(struct fixture *f)
+{
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) < 0)
+		return -1;
+	f->gateway_fd = pair[1];
+	f->used = 0;
+	f->import.deadline_ms = clock_ms() + LIMIT_MS;
+	return channel_socket_new(pair[0], &f->import.channel);
+}
+
 static int set_up(void **state)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
-	int pair[2];
 
-	if (!f || socketpair(AF_UNIX, SOCK_STREAM, 0, pair) < 0)
+	if (!f)
 		return -1;
-	f->gateway_fd = pair[1];
 	f->import.gateway = "unix:/test";
-	f->import.deadline_ms = clock_ms() + LIMIT_MS;
 	*state = f;
-	return channel_socket_new(pair[0], &f->import.channel);
+	return connect_pair(f);
+}
+
+static void disconnect(struct fixture *f)
+{
+	import_close(&f->import);
+	(void)close(f->gateway_fd);
 }
 
 static int tear_down(void **state)
 {
-	struct fixture *f = *state;
-
-	import_close(&f->import);
-	if (f->gateway_fd >= 0)
-		(void)close(f->gateway_fd);
-	free(f);
+	disconnect(*state);
+	free(*state);
 	return 0;
+}
+
+/* A new conversation for the next row of a table. */
+static void reconnect(struct fixture *f)
+{
+	disconnect(f);
+	assert_int_equal(connect_pair(f), 0);
 }
 
 static void put_op(struct fixture *f, uint16_t code, enum usbip_status status)
@@ -319,8 +337,7 @@ static void each_refusal_has_its_exit_status(void **state)
 		put_op(f, USBIP_REP_IMPORT, rows[i].refusal);
 		assert_int_equal(take(f, &taken), rows[i].status);
 		assert_int_equal(f->import.failure.status, rows[i].status);
-		(void)tear_down(state);
-		assert_int_equal(set_up(state), 0);
+		reconnect(*state);
 	}
 }
 
@@ -341,8 +358,7 @@ static void a_device_of_no_known_speed_is_refused(void **state)
 
 		device.speed = speeds[i];
 		assert_int_equal(take_as(*state, &device), EXIT_PROTOCOL);
-		(void)tear_down(state);
-		assert_int_equal(set_up(state), 0);
+		reconnect(*state);
 	}
 }
 
@@ -369,8 +385,7 @@ static void a_device_number_that_cannot_be_is_refused(void **state)
 		device.busnum = numbers[i][0];
 		device.devnum = numbers[i][1];
 		assert_int_equal(take_as(*state, &device), EXIT_PROTOCOL);
-		(void)tear_down(state);
-		assert_int_equal(set_up(state), 0);
+		reconnect(*state);
 	}
 }
 

@@ -18,7 +18,8 @@
 
 #include "frontend/sysfs.h"
 
-static char root[] = "/tmp/test_record.XXXXXX";
+static const char pattern[] = "/tmp/test_record.XXXXXX";
+static char root[sizeof(pattern)];
 static char dir[64];
 static char vhci[64];
 
@@ -27,7 +28,7 @@ static const struct record sample = { "10.0.0.1", "3240", "1-1.2" };
 static int make_root(void **state)
 {
 	(void)state;
-	(void)strcpy(root + strlen(root) - 6, "XXXXXX");
+	memcpy(root, pattern, sizeof(pattern));
 	if (!mkdtemp(root))
 		return -1;
 	(void)snprintf(dir, sizeof(dir), "%s/vhci_hcd", root);

@@ -26,7 +26,8 @@ static const char two_hubs[] = HEAD
 		"0002") "ss  0008 006 005 0001000f 000003 4-1\n" FREE("ss",
 								      "0009");
 
-static char dir[] = "/tmp/test_vhci.XXXXXX";
+static const char pattern[] = "/tmp/test_vhci.XXXXXX";
+static char dir[sizeof(pattern)];
 
 static void put(const char *name, const char *text)
 {
@@ -51,7 +52,7 @@ static void assert_holds(const char *name, const char *text)
 static int make_dir(void **state)
 {
 	(void)state;
-	(void)strcpy(dir + strlen(dir) - 6, "XXXXXX");
+	memcpy(dir, pattern, sizeof(pattern));
 	return mkdtemp(dir) ? 0 : -1;
 }
 
