@@ -17,13 +17,20 @@
 
 /* ------------------------------------------------------------ life of URBs */
 
+static void lend_waiting(struct engine *e);
+
 void urb_complete(struct urb *urb)
 {
 	struct slot *slot = (struct slot *)urb;
+	struct engine *e = slot->engine;
+	bool is_control = urb->type == USB_CONTROL;
 
-	slot->engine->num_lent--;
+	e->num_lent--;
+	e->num_lent_controls -= is_control;
 	engine_feed(slot, urb->status == -ECONNRESET ? URB_ON_CANCELLED
 						     : URB_ON_ENDED);
+	if (is_control)
+		lend_waiting(e);
 }
 
 /* A control request that the host's stack carries out, here and now. */
@@ -53,14 +60,21 @@ static void apply_control(struct slot *slot)
 	urb_complete(&slot->urb);
 }
 
-static void start(struct slot *slot)
+/* Is it carried out by the host's stack, and not queued behind the others? */
+static bool is_applied(const struct slot *slot)
+{
+	return slot->urb.type == USB_CONTROL &&
+	       control_classify(slot->urb.setup) != CONTROL_RAW;
+}
+
+static void lend(struct slot *slot)
 {
 	struct engine *e = slot->engine;
 	int r;
 
 	e->num_lent++;
-	if (slot->urb.type == USB_CONTROL &&
-	    control_classify(slot->urb.setup) != CONTROL_RAW) {
+	e->num_lent_controls += slot->urb.type == USB_CONTROL;
+	if (is_applied(slot)) {
 		apply_control(slot);
 		return;
 	}
@@ -70,6 +84,73 @@ static void start(struct slot *slot)
 		slot->urb.actual_length = 0;
 		urb_complete(&slot->urb);
 	}
+}
+
+/*
+ * Endpoint 0 does one thing after the other: a request that is applied waits
+ * until the device has done those before it, and what comes then waits behind.
+ */
+static bool must_wait(const struct slot *slot)
+{
+	return is_applied(slot) && slot->engine->num_lent_controls > 0;
+}
+
+static void start(struct slot *slot)
+{
+	struct engine *e = slot->engine;
+
+	if (slot->urb.type != USB_CONTROL ||
+	    (!e->first_waiting && !must_wait(slot))) {
+		lend(slot);
+		return;
+	}
+	slot->next = NULL;
+	*e->last_waiting = slot;
+	e->last_waiting = &slot->next;
+}
+
+static void unlink_waiting(struct engine *e, struct slot **at)
+{
+	struct slot *slot = *at;
+
+	*at = slot->next;
+	if (!*at)
+		e->last_waiting = at;
+	slot->next = NULL;
+}
+
+static void lend_waiting(struct engine *e)
+{
+	/* What is lent may end at once, and come here again. */
+	if (e->is_lending)
+		return;
+	e->is_lending = true;
+	while (e->first_waiting && !e->is_lost &&
+	       !must_wait(e->first_waiting)) {
+		struct slot *slot = e->first_waiting;
+
+		unlink_waiting(e, &e->first_waiting);
+		lend(slot);
+	}
+	e->is_lending = false;
+}
+
+static void cancel(struct slot *slot)
+{
+	struct engine *e = slot->engine;
+	struct slot **at = &e->first_waiting;
+
+	while (*at && *at != slot)
+		at = &(*at)->next;
+	if (!*at) {
+		e->device->ops->cancel(e->device, &slot->urb);
+		return;
+	}
+	unlink_waiting(e, at);
+	slot->urb.status = -ECONNRESET;
+	slot->urb.actual_length = 0;
+	engine_feed(slot, URB_ON_CANCELLED);
+	lend_waiting(e);
 }
 
 static void act(struct slot *slot, enum urb_act action)
@@ -83,7 +164,7 @@ static void act(struct slot *slot, enum urb_act action)
 		start(slot);
 		break;
 	case URB_DO_CANCEL:
-		e->device->ops->cancel(e->device, &slot->urb);
+		cancel(slot);
 		break;
 	case URB_DO_RET_SUBMIT:
 	case URB_DO_RET_UNLINK:
@@ -247,6 +328,7 @@ int engine_new(const struct engine_options *options, struct engine **ret_engine)
 	e->is_reading = true;
 	e->has_unread = true; /* URBs may have come with the import */
 	e->last_answer = &e->first_answer;
+	e->last_waiting = &e->first_waiting;
 	e->seqnums = seq_map_new(URB_MAX_IN_FLIGHT + SLOT_RESERVE);
 	e->pool = slot_pool_new(e, e->device, options->budget_bytes);
 	if (e->seqnums && e->pool)

@@ -50,9 +50,14 @@ struct engine {
 	size_t answered_bytes;     /* of the first answer, already written */
 	bool is_blocked;           /* the channel has no room */
 
-	uint32_t num_lent; /* URBs that the device holds */
-	bool is_reading;   /* the peer's commands still count */
-	bool is_lost;      /* nothing is read or written any more */
+	uint32_t num_lent;          /* URBs that the device holds */
+	uint32_t num_lent_controls; /* those of endpoint 0 */
+	struct slot *first_waiting; /* of endpoint 0, for those to end */
+	struct slot **last_waiting; /* where the next one is linked */
+	bool is_lending;            /* those that wait */
+
+	bool is_reading; /* the peer's commands still count */
+	bool is_lost;    /* nothing is read or written any more */
 	enum engine_end end;
 	enum urb_verdict verdict; /* ENGINE_VIOLATION */
 };

@@ -23,7 +23,7 @@
 struct slot {
 	struct urb urb; /* first: urb_complete finds its slot */
 	struct engine *engine;
-	struct slot *next; /* free list, or queue of answers */
+	struct slot *next; /* free list, or a queue of the engine's */
 	enum urb_state state;
 	enum urb_act reply; /* RET_SUBMIT, RET_UNLINK, RET_BOTH or TOO_LATE */
 	uint32_t seqnum;
