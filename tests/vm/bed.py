@@ -17,8 +17,9 @@
 
 The tests run in the order of the file, in one guest, each within its limit. A
 test fails also when the guest's kernel complains meanwhile (a warning with a
-trace, a hung task). After a failure the next test gets a fresh guest, with
-`setup` done again. Arguments: words that the names of the tests to run contain.
+trace, a hung task, a process that its sandbox killed). After a failure the next
+test gets a fresh guest, with `setup` done again. Arguments: words that the names
+of the tests to run contain.
 """
 
 import collections
@@ -32,7 +33,8 @@ from guest import GuestError
 LOG_LINES = 40
 SETUP_LIMIT_S = 120
 COMPLAINTS = ('BUG:|WARNING:|Oops|general protection fault|Call Trace|'
-              'blocked for more than|use-after-free|refcount_t')
+              'blocked for more than|use-after-free|refcount_t|'
+              'audit: type=1326')
 Test = collections.namedtuple('Test', 'function limit_s kernel_may_complain')
 
 _tests = []
