@@ -238,6 +238,12 @@ void engine_lose(struct engine *e, enum engine_end why)
 	}
 }
 
+void engine_lose_channel(struct engine *e, int error)
+{
+	engine_lose(e, error == -EPROTO ? ENGINE_BAD_CHANNEL
+					: ENGINE_PEER_LOST);
+}
+
 void engine_violate(struct engine *e, enum urb_verdict verdict)
 {
 	if (e->end == ENGINE_RUNNING)
@@ -362,6 +368,8 @@ const char *engine_end_sentence(const struct engine *e)
 		return "peer detached";
 	case ENGINE_PEER_LOST:
 		return "peer is gone";
+	case ENGINE_BAD_CHANNEL:
+		return "peer broke the channel";
 	case ENGINE_VIOLATION:
 		return urb_verdict_sentence(e->verdict);
 	case ENGINE_DEVICE_GONE:

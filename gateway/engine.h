@@ -22,6 +22,7 @@ enum engine_end {
 	ENGINE_RUNNING,
 	ENGINE_PEER_ENDED,  /* in order: detached */
 	ENGINE_PEER_LOST,   /* its process, host or network is gone */
+	ENGINE_BAD_CHANNEL, /* it broke the channel's own rules */
 	ENGINE_VIOLATION,   /* it broke the protocol */
 	ENGINE_DEVICE_GONE, /* unplugged */
 	ENGINE_STOPPED,     /* engine_stop */

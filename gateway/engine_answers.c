@@ -103,7 +103,7 @@ void engine_send_answers(struct engine *e)
 			whole += v[i].iov_len;
 		written = channel_writev(e->channel, v, n);
 		if (written < 0) {
-			engine_lose(e, ENGINE_PEER_LOST);
+			engine_lose_channel(e, (int)written);
 			return;
 		}
 		account_written(e, (size_t)written);

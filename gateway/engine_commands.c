@@ -105,7 +105,7 @@ static bool receive_body(struct engine *e)
 	}
 	n = channel_read(e->channel, to, wanted);
 	if (n < 0) {
-		engine_lose(e, ENGINE_PEER_LOST); /* in the middle of an URB */
+		engine_lose_channel(e, (int)n); /* in the middle of an URB */
 		return false;
 	}
 	e->receive_left -= (size_t)n;
@@ -252,10 +252,10 @@ static bool receive_header(struct engine *e)
 	if (n < USBIP_HEADER_BYTES) {
 		if (n < 0 && !ended)
 			ended = (int)n;
-		if (ended)
-			engine_lose(e, ended == -EPIPE && n <= 0
-					       ? ENGINE_PEER_ENDED
-					       : ENGINE_PEER_LOST);
+		if (ended == -EPIPE && n <= 0)
+			engine_lose(e, ENGINE_PEER_ENDED);
+		else if (ended)
+			engine_lose_channel(e, ended);
 		return false;
 	}
 	copy_header(pieces, bytes);

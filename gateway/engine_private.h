@@ -67,6 +67,8 @@ void engine_feed(struct slot *slot, enum urb_stim stim);
 
 /* The conversation is over: takes every URB back, then stops the loop. */
 void engine_lose(struct engine *engine, enum engine_end why);
+/* The channel has failed, with this error. */
+void engine_lose_channel(struct engine *engine, int error);
 void engine_violate(struct engine *engine, enum urb_verdict verdict);
 
 /* Reads again which endpoints the device has now. */

@@ -176,6 +176,7 @@ static enum exit_status exit_status_of(enum engine_end end)
 		return EXIT_OK;
 	case ENGINE_PEER_LOST:
 		return EXIT_CANNOT_REACH;
+	case ENGINE_BAD_CHANNEL:
 	case ENGINE_VIOLATION:
 		return EXIT_PROTOCOL;
 	case ENGINE_DEVICE_GONE:

@@ -142,6 +142,17 @@ void slot_pool_free(struct slot_pool *pool)
 	free(pool);
 }
 
+/* What an URB holds of the budget: a list of packets is memory as data is. */
+static size_t slot_cost(const struct slot *slot)
+{
+	size_t cost = slot->submit.length;
+
+	if (urb_is_iso(slot->submit.num_packets))
+		cost += slot->submit.num_packets *
+			(sizeof(*slot->urb.packets) + USBIP_ISO_BYTES);
+	return cost;
+}
+
 struct slot *slot_take(struct slot_pool *pool)
 {
 	struct slot *slot = pool->free;
@@ -160,7 +171,7 @@ void slot_give(struct slot_pool *pool, struct slot *slot)
 		slot->urb.data = NULL;
 	}
 	if (slot->is_counted) {
-		pool->used_bytes -= slot->submit.length;
+		pool->used_bytes -= slot_cost(slot);
 		pool->num_counted--;
 		slot->is_counted = false;
 	}
@@ -180,15 +191,17 @@ bool slot_is_any_free(const struct slot_pool *pool)
 
 int slot_reserve(struct slot_pool *pool, struct slot *slot, size_t bytes)
 {
+	size_t cost = slot_cost(slot);
+
 	if (pool->num_counted >= URB_MAX_IN_FLIGHT ||
-	    slot->submit.length > pool->budget_bytes - pool->used_bytes)
+	    cost > pool->budget_bytes - pool->used_bytes)
 		return -ENOMEM;
 	if (bytes > 0) {
 		slot->urb.data = buffer_get(pool, bytes, &slot->buffer_bytes);
 		if (!slot->urb.data)
 			return -ENOMEM;
 	}
-	pool->used_bytes += slot->submit.length;
+	pool->used_bytes += cost;
 	pool->num_counted++;
 	slot->is_counted = true;
 	return 0;
