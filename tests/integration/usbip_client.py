@@ -98,6 +98,26 @@ def setup_packet(request_type, request, value, index, length):
     return struct.pack("<BBHHH", request_type, request, value, index, length)
 
 
+def pack_submit(seqnum, devid, direction, endpoint, length=0, num_packets=0, /,
+                **options):
+    """The 48 bytes of a CMD_SUBMIT, whatever they say."""
+    return HEADER.pack(options.get("command", CMD_SUBMIT), seqnum, devid,
+                       direction, endpoint) + SUBMIT.pack(
+        options.get("flags", 0), length, options.get("start_frame", 0),
+        num_packets, options.get("interval", 0),
+        options.get("setup", bytes(8)))
+
+
+def pack_unlink(seqnum, devid, target):
+    return HEADER.pack(CMD_UNLINK, seqnum, devid, 0, 0) + struct.pack(
+        ">I24x", target)
+
+
+def pack_packets(packets):
+    return b"".join(ISO.pack(p.offset, p.length, p.actual_length, p.status)
+                    for p in packets)
+
+
 class UsbipClient:
     def __init__(self, port=3240, host="127.0.0.1", timeout=10.0, sock=None):
         self.sock = sock or socket.create_connection((host, port), timeout)
@@ -195,16 +215,12 @@ class UsbipClient:
         seqnum = options.get("seqnum", self.next_seqnum)
         devid = options.get("devid", self.device.devid if self.device else 0)
         self.next_seqnum = max(self.next_seqnum, seqnum + 1)
-        header = HEADER.pack(CMD_SUBMIT, seqnum, devid, direction, endpoint)
-        header += SUBMIT.pack(
-            options.get("flags", 0),
-            len(data) if length is None else length,
-            options.get("start_frame", 0), len(packets),
-            options.get("interval", 0), options.get("setup", bytes(8)))
-        iso = b"".join(ISO.pack(p.offset, p.length, p.actual_length, p.status)
-                       for p in packets)
+        header = pack_submit(seqnum, devid, direction, endpoint,
+                             len(data) if length is None else length,
+                             len(packets), **options)
         self.pending[seqnum] = Pending(direction, len(packets))
-        self.send_raw(header + (data if direction == OUT else b"") + iso)
+        self.send_raw(header + (data if direction == OUT else b"")
+                      + pack_packets(packets))
         return seqnum
 
     def unlink(self, target, seqnum=None, devid=None):
@@ -214,8 +230,7 @@ class UsbipClient:
         if devid is None:
             devid = self.device.devid
         self.pending[seqnum] = Pending(OUT, 0, is_unlink=True)
-        self.send_raw(HEADER.pack(CMD_UNLINK, seqnum, devid, 0, 0)
-                      + struct.pack(">I24x", target))
+        self.send_raw(pack_unlink(seqnum, devid, target))
         return seqnum
 
     def recv(self):
