@@ -76,6 +76,8 @@ class Agent:
             except ProcessLookupError:
                 pass
         self.process.wait()
+        if not error:
+            assert "Sanitizer" not in self.log(), self.log()
 
     def log(self):
         with open(self.log_path, encoding="utf-8") as file:
