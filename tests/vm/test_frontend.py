@@ -14,6 +14,7 @@ from guest import Guest
 
 XUSBIP = '/xusbip/build/xusbip'
 AGENT = '/xusbip/build/xusbip-frontend'
+GATEWAY = '/xusbip/build/xusbip-gateway'
 AGENT_PORT = 3250
 RECORDS = '/var/run/vhci_hcd'
 STICK_ID = '46f4:0001'
@@ -290,6 +291,33 @@ def attaching_many_times_leaves_nothing_behind(guest):
         port, = helpers.used_vhci_ports(guest)
         guest.check(f'{XUSBIP} detach -p {port.port}')
     assert_nothing_is_left(guest)
+
+
+# Our own gateway, over shared memory
+
+@bed.test(limit=120)
+def over_shared_memory_it_is_the_same(guest):
+    gateway_address = 'unix:/run/xusbip-test/gateway.sock'
+    guest.check(f'''mkdir -p /run/xusbip-test
+cp /share/stick.img /tmp/disk.img
+cat > /tmp/gateway.conf <<'END'
+listen = {{ "{gateway_address}" }}
+runtime_dir = "/run/xusbip-test"
+disk "disk0" {{ image = "/tmp/disk.img" }}
+END''')
+    gateway = guest.spawn(f'{GATEWAY} -c /tmp/gateway.conf')
+    helpers.wait_for('the gateway is ready', lambda: 'ready' in gateway.log())
+
+    for end in ('pkill -KILL -x xusbip-link', f'{XUSBIP} detach -p $port',
+                'usbip detach -p $port', 'pkill -KILL -f -- --session'):
+        guest.check(f'{XUSBIP} attach -r {gateway_address} -b disk0')
+        port, = helpers.used_vhci_ports(guest)
+        read_stick(guest, port.busid)
+        assert (f'usbip://{gateway_address}:3240/disk0' in
+                guest.check('usbip port'))
+        guest.check(f'port={port.port}; {end}')
+        assert_nothing_is_left(guest)
+    gateway.stop()
 
 
 # The agent, in front of the stock server
