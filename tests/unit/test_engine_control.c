@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The order of endpoint 0: requests that the host's stack carries out among
- * those that the device has in its queue.
+ * Control transfers through the engine: lengths and directions that disagree,
+ * the requests that are carried out instead of sent, and their place among the
+ * others.
  */
 #include "gateway/engine.h"
 
@@ -15,18 +16,21 @@
 #include <cmocka.h>
 
 #include "tests/fake/engine_bench.h"
+#include "vchan-transport/urb_check.h"
 
-/* Goes to the device; the other two are carried out by the host. */
-static const uint8_t get_status[8] = { 0x80, 0, 0, 0, 0, 0, 2 };
-static const uint8_t clear_halt[8] = { 0x02, 1, 0, 0, 0x81 };
-static const uint8_t set_setting[8] = { 0x01, 11, 0, 0, 1 };
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+#define REPLY_BYTES   65536
+
+static bool over_shm = true;
+static bool over_socket = false;
 
 static int setup(void **state)
 {
 	struct engine_bench *b = malloc(sizeof(*b));
+	bool is_shm = *(const bool *)*state;
 
 	*state = b;
-	return b ? engine_bench_open(b, true, ENGINE_BENCH_BUDGET) : -1;
+	return b ? engine_bench_open(b, is_shm, ENGINE_BENCH_BUDGET) : -1;
 }
 
 static int teardown(void **state)
@@ -36,170 +40,428 @@ static int teardown(void **state)
 	return 0;
 }
 
-static void submit(struct engine_bench *b, uint32_t seqnum,
-		   const uint8_t setup_bytes[8])
+/* Sends one command, its data and its packets, and lets them arrive. */
+static void submit(struct engine_bench *b, const struct usbip_header *h,
+		   const void *data, size_t data_bytes)
 {
-	bool is_in = (setup_bytes[0] & 0x80) != 0;
-	struct usbip_header h =
-		engine_bench_submit(seqnum, is_in ? 0x80 : 0, setup_bytes[6]);
-
-	memcpy(h.submit.setup, setup_bytes, 8);
-	assert_true(engine_bench_send_header(b, &h));
+	assert_true(engine_bench_send_header(b, h));
+	assert_true(engine_bench_send(b, data, data_bytes));
 	engine_bench_turn(b);
 }
 
-/* The device ends the request that it got first. */
-static void finish(struct engine_bench *b, int status)
+/* The one URB that the device holds. */
+static struct urb *held(struct engine_bench *b)
 {
-	struct urb *urb = fake_usb_device_find(&b->device, 0x80);
-
-	assert_non_null(urb);
-	fake_usb_device_finish(&b->device, urb, status, 0);
+	assert_int_equal(b->device.num_held, 1);
+	return b->device.held[0];
 }
 
-static void expect(struct engine_bench *b, uint32_t command, uint32_t seqnum,
-		   int status)
+static struct usbip_ret_submit expect_ret(struct engine_bench *b,
+					  uint32_t seqnum)
 {
 	struct usbip_header h;
 
 	assert_true(engine_bench_receive_header(b, &h));
-	assert_int_equal(h.command, command);
+	assert_int_equal(h.command, USBIP_RET_SUBMIT);
 	assert_int_equal(h.seqnum, seqnum);
-	assert_int_equal(command == USBIP_RET_UNLINK ? h.unlink_status
-						     : h.ret_submit.status,
-			 status);
+	assert_int_equal(h.devid, 0);
+	assert_int_equal(h.direction, 0);
+	assert_int_equal(h.endpoint, 0);
+	return h.ret_submit;
+}
+
+static void expect_answer(struct engine_bench *b, uint32_t seqnum, int status,
+			  size_t actual_length)
+{
+	struct usbip_ret_submit r = expect_ret(b, seqnum);
+
+	assert_int_equal(r.status, status);
+	assert_int_equal(r.actual_length, actual_length);
+}
+
+/* The data of a reply: what the device wrote, and nothing of the poison. */
+static void expect_data(struct engine_bench *b, size_t n)
+{
+	static uint8_t bytes[REPLY_BYTES];
+
+	assert_true(n <= sizeof(bytes));
+	assert_true(engine_bench_receive(b, bytes, n));
+	for (size_t i = 0; i < n; i++)
+		assert_int_equal(bytes[i], fake_usb_byte(i));
+}
+
+static void submit_control(struct engine_bench *b, uint32_t seqnum,
+			   uint32_t direction, uint32_t length,
+			   const uint8_t setup_bytes[8])
+{
+	static const uint8_t data[REPLY_BYTES];
+	struct usbip_header h = engine_bench_submit(seqnum, 0, length);
+
+	h.direction = direction;
+	memcpy(h.submit.setup, setup_bytes, 8);
+	submit(b, &h, data, direction == USBIP_DIR_OUT ? length : 0);
+}
+
+/* ----------------------------------------------------------------- control */
+
+static void control_data_goes_as_far_as_both_lengths_allow(void **state)
+{
+	/* wLength, transfer_buffer_length, what the device sends, the answer */
+	static const uint16_t rows[][4] = {
+		{ 64, 64, 64, 64 }, { 64, 18, 64, 18 },   { 18, 64, 18, 18 },
+		{ 8, 0, 8, 0 },     { 4096, 1, 4096, 1 }, { 1, 4096, 1, 1 },
+		{ 64, 64, 0, 0 },
+	};
+	struct engine_bench *b = *state;
+
+	for (uint32_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		const uint8_t setup_bytes[8] = { 0xc0,
+						 1,
+						 0,
+						 0,
+						 0,
+						 0,
+						 (uint8_t)rows[i][0],
+						 (uint8_t)(rows[i][0] >> 8) };
+
+		submit_control(b, i, USBIP_DIR_IN, rows[i][1], setup_bytes);
+		assert_int_equal(held(b)->type, USB_CONTROL);
+		assert_int_equal(held(b)->endpoint, 0x80);
+		assert_int_equal(held(b)->length, rows[i][0]);
+		assert_memory_equal(held(b)->setup, setup_bytes, 8);
+		fake_usb_device_finish(&b->device, held(b), 0, rows[i][2]);
+		expect_answer(b, i, 0, rows[i][3]);
+		expect_data(b, rows[i][3]);
+		assert_true(engine_bench_is_silent(b));
+	}
+}
+
+static void control_data_that_was_not_sent_is_0_to_the_device(void **state)
+{
+	static const uint8_t vendor_out_64[8] = { 0x40, 1, 0, 0, 0, 0, 64 };
+	struct engine_bench *b = *state;
+	struct usbip_header h = engine_bench_submit(1, 0x00, 10);
+	uint8_t expected[64] = "0123456789";
+
+	/* Something to leave behind in the memory that is used again. */
+	submit_control(b, 99, USBIP_DIR_OUT, 64, vendor_out_64);
+	memset(held(b)->data, 0x77, 64);
+	fake_usb_device_finish(&b->device, held(b), 0, 64);
+	expect_answer(b, 99, 0, 64);
+
+	memcpy(h.submit.setup, vendor_out_64, 8);
+	submit(b, &h, expected, 10);
+	assert_int_equal(held(b)->length, 64);
+	assert_memory_equal(held(b)->data, expected, 64);
+	fake_usb_device_finish(&b->device, held(b), 0, 64);
+	expect_answer(b, 1, 0, 10);
+}
+
+static void control_longer_than_the_stack_can_do_fails_alone(void **state)
+{
+	static const uint8_t in_4097[8] = { 0xc0, 1, 0, 0, 0, 0, 0x01, 0x10 };
+	static const uint8_t out_1[8] = { 0x40, 1, 0, 0, 0, 0, 1, 0 };
+	struct engine_bench *b = *state;
+
+	submit_control(b, 1, USBIP_DIR_IN, 64, in_4097);
+	expect_answer(b, 1, -EINVAL, 0);
+	submit_control(b, 2, USBIP_DIR_OUT, URB_MAX_SETUP_LENGTH + 1, out_1);
+	expect_answer(b, 2, -EINVAL, 0);
+	assert_true(engine_bench_is_silent(b));
+	assert_int_equal(b->device.num_submits, 0);
+
+	submit_control(b, 3, USBIP_DIR_OUT, URB_MAX_SETUP_LENGTH, out_1);
+	assert_int_equal(held(b)->length, 1);
+}
+
+/* The setup packet rules what the device does, the header what is framed. */
+static void a_setup_packet_against_its_header_moves_no_data(void **state)
+{
+	static const uint8_t in_64[8] = { 0xc0, 1, 0, 0, 0, 0, 64, 0 };
+	static const uint8_t out_64[8] = { 0x40, 1, 0, 0, 0, 0, 64, 0 };
+	static const uint8_t zeros[64];
+	struct engine_bench *b = *state;
+
+	submit_control(b, 1, USBIP_DIR_OUT, 16, in_64);
+	assert_int_equal(held(b)->endpoint, 0x80);
+	assert_int_equal(held(b)->length, 64);
+	fake_usb_device_finish(&b->device, held(b), 0, 64);
+	expect_answer(b, 1, 0, 0);
+	assert_true(engine_bench_is_silent(b));
+
+	/* And nothing that lay in the memory before goes to the device. */
+	submit_control(b, 2, USBIP_DIR_IN, 64, out_64);
+	assert_int_equal(held(b)->endpoint, 0x00);
+	assert_memory_equal(held(b)->data, zeros, 64);
+	fake_usb_device_finish(&b->device, held(b), 0, 64);
+	expect_answer(b, 2, 0, 0);
+	assert_true(engine_bench_is_silent(b));
+}
+
+static void an_offer_to_wake_the_host_is_hidden(void **state)
+{
+	static const uint8_t get_configuration[8] = {
+		0x80, 6, 0, 2, 0, 0, 9, 0
+	};
+	static const uint8_t get_device[8] = { 0x80, 6, 0, 1, 0, 0, 9, 0 };
+	struct engine_bench *b = *state;
+	uint8_t bytes[9];
+
+	for (uint32_t i = 0; i < 2; i++) {
+		submit_control(b, i, USBIP_DIR_IN, 9,
+			       i == 0 ? get_configuration : get_device);
+		memset(held(b)->data, 0xff, 9);
+		held(b)->status = 0;
+		held(b)->actual_length = 9;
+		b->device.num_held = 0;
+		urb_complete(b->device.held[0]);
+		expect_answer(b, i, 0, 9);
+		assert_true(engine_bench_receive(b, bytes, 9));
+		assert_int_equal(bytes[7], i == 0 ? 0xdf : 0xff);
+		assert_int_equal(bytes[8], 0xff);
+	}
+
+	/* Cut before that byte, there is nothing to hide. */
+	submit_control(b, 2, USBIP_DIR_IN, 7, get_configuration);
+	fake_usb_device_finish(&b->device, held(b), 0, 7);
+	expect_answer(b, 2, 0, 7);
+	expect_data(b, 7);
+}
+
+/* -------------------------------------------------------- special requests */
+
+static void
+special_requests_are_carried_out_once_and_never_sent_raw(void **state)
+{
+	static const struct {
+		uint8_t setup[8];
+		const char *journal;
+	} rows[] = {
+		{ { 0x02, 1, 0, 0, 0x81 }, "clear_halt 81, " },
+		{ { 0x02, 1, 0, 0, 0x02 }, "clear_halt 02, " },
+		{ { 0x02, 1, 0, 0, 0x80 }, "" },
+		{ { 0x01, 11, 1, 0, 1 }, "set_interface 1 1, " },
+		{ { 0x00, 9, 1 }, "set_configuration 1, " },
+		{ { 0x23, 3, 4, 0, 1 }, "reset, " },
+		{ { 0x00, 5, 9 }, "" },
+	};
+	struct engine_bench *b = *state;
+
+	for (uint32_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		b->device.journal[0] = '\0';
+		submit_control(b, i, USBIP_DIR_OUT, 0, rows[i].setup);
+		expect_answer(b, i, 0, 0);
+		assert_string_equal(b->device.journal, rows[i].journal);
+		assert_true(engine_bench_is_silent(b));
+	}
+}
+
+static void a_special_request_that_fails_is_not_sent_raw_either(void **state)
+{
+	static const uint8_t setups[][8] = {
+		{ 0x02, 1, 0, 0, 0x81 },
+		{ 0x01, 11, 1, 0, 1 },
+		{ 0x00, 9, 1 },
+		{ 0x23, 3, 4, 0, 1 },
+	};
+	struct engine_bench *b = *state;
+
+	b->device.request_error = -EPIPE;
+	for (uint32_t i = 0; i < ARRAY_SIZE(setups); i++) {
+		submit_control(b, i, USBIP_DIR_OUT, 0, setups[i]);
+		expect_answer(b, i, -EPIPE, 0);
+	}
+	assert_int_equal(b->device.num_submits, 0);
+}
+
+static void try_endpoint(struct engine_bench *b, uint8_t endpoint,
+			 bool is_there)
+{
+	struct usbip_header h = engine_bench_submit(1000, endpoint, 0);
+
+	submit(b, &h, NULL, 0);
+	if (is_there)
+		fake_usb_device_finish(&b->device, held(b), 0, 0);
+	expect_answer(b, 1000, is_there ? 0 : -EPIPE, 0);
+}
+
+static void the_endpoints_are_those_of_the_alternate_setting(void **state)
+{
+	static const uint8_t set_1_1[8] = { 0x01, 11, 1, 0, 1 };
+	static const uint8_t set_1_0[8] = { 0x01, 11, 0, 0, 1 };
+	static const uint8_t set_configuration[8] = { 0x00, 9, 1 };
+	static const uint8_t unset_configuration[8] = { 0x00, 9, 0 };
+	struct engine_bench *b = *state;
+
+	try_endpoint(b, 0x87, false);
+	submit_control(b, 1, USBIP_DIR_OUT, 0, set_1_1);
+	expect_answer(b, 1, 0, 0);
+	try_endpoint(b, 0x87, true);
+	try_endpoint(b, 0x81, true);
+
+	submit_control(b, 2, USBIP_DIR_OUT, 0, set_1_0);
+	expect_answer(b, 2, 0, 0);
+	try_endpoint(b, 0x87, false);
+
+	/* A failed one changes nothing; a configuration starts anew. */
+	submit_control(b, 3, USBIP_DIR_OUT, 0, set_1_1);
+	expect_answer(b, 3, 0, 0);
+	b->device.request_error = -EIO;
+	submit_control(b, 4, USBIP_DIR_OUT, 0, set_1_0);
+	expect_answer(b, 4, -EIO, 0);
+	try_endpoint(b, 0x87, true);
+	b->device.request_error = 0;
+	submit_control(b, 5, USBIP_DIR_OUT, 0, set_configuration);
+	expect_answer(b, 5, 0, 0);
+	try_endpoint(b, 0x87, false);
+
+	submit_control(b, 6, USBIP_DIR_OUT, 0, unset_configuration);
+	expect_answer(b, 6, 0, 0);
+	try_endpoint(b, 0x81, false);
+}
+
+/* ------------------------------------------------------- place in the queue */
+
+static const uint8_t raw_in[8] = { 0xc0, 1, 0, 0, 0, 0, 8, 0 };
+static const uint8_t clear_halt_81[8] = { 0x02, 1, 0, 0, 0x81 };
+static const uint8_t reset_port[8] = { 0x23, 3, 4, 0, 1 };
+
+static void submit_raw(struct engine_bench *b, uint32_t seqnum)
+{
+	submit_control(b, seqnum, USBIP_DIR_IN, 8, raw_in);
+}
+
+static void submit_special(struct engine_bench *b, uint32_t seqnum,
+			   const uint8_t setup_bytes[8])
+{
+	submit_control(b, seqnum, USBIP_DIR_OUT, 0, setup_bytes);
 }
 
 static void a_special_request_waits_for_those_before_it(void **state)
 {
 	struct engine_bench *b = *state;
 
-	submit(b, 1, get_status);
-	submit(b, 2, get_status);
-	submit(b, 3, clear_halt);
-	assert_string_equal(b->device.journal, "submit 80, submit 80, ");
-
-	finish(b, 0);
-	expect(b, USBIP_RET_SUBMIT, 1, 0);
+	submit_raw(b, 1);
+	submit_raw(b, 2);
+	submit_special(b, 3, clear_halt_81);
+	submit_raw(b, 4);
+	submit_special(b, 5, reset_port);
 	assert_true(engine_bench_is_silent(b));
 	assert_string_equal(b->device.journal, "submit 80, submit 80, ");
 
-	finish(b, -EPIPE);
-	expect(b, USBIP_RET_SUBMIT, 2, -EPIPE);
-	expect(b, USBIP_RET_SUBMIT, 3, 0);
+	b->device.journal[0] = '\0';
+	fake_usb_device_finish(&b->device, b->device.held[0], 0, 0);
+	expect_answer(b, 1, 0, 0);
+	assert_string_equal(b->device.journal, "");
+	fake_usb_device_finish(&b->device, b->device.held[0], 0, 0);
+	expect_answer(b, 2, 0, 0);
+	expect_answer(b, 3, 0, 0);
+	assert_string_equal(b->device.journal, "clear_halt 81, submit 80, ");
+
+	fake_usb_device_finish(&b->device, held(b), 0, 0);
+	expect_answer(b, 4, 0, 0);
+	expect_answer(b, 5, 0, 0);
 	assert_string_equal(b->device.journal,
-			    "submit 80, submit 80, clear_halt 81, ");
+			    "clear_halt 81, submit 80, reset, ");
 }
 
-static void what_follows_a_special_request_that_waits_waits_too(void **state)
+static void other_endpoints_do_not_wait_for_a_special_request(void **state)
 {
 	struct engine_bench *b = *state;
+	struct usbip_header h = engine_bench_submit(3, 0x81, 8);
 
-	submit(b, 1, get_status);
-	submit(b, 2, clear_halt);
-	submit(b, 3, set_setting);
-	submit(b, 4, get_status);
-	submit(b, 5, get_status);
-	submit(b, 6, clear_halt);
-	assert_string_equal(b->device.journal, "submit 80, ");
-
-	finish(b, 0);
-	for (uint32_t seqnum = 1; seqnum <= 3; seqnum++)
-		expect(b, USBIP_RET_SUBMIT, seqnum, 0);
+	submit_raw(b, 1);
+	submit_special(b, 2, clear_halt_81);
+	submit(b, &h, NULL, 0);
+	fake_usb_device_finish(&b->device, b->device.held[1], 0, 8);
+	expect_answer(b, 3, 0, 8);
+	expect_data(b, 8);
 	assert_true(engine_bench_is_silent(b));
-	assert_string_equal(b->device.journal,
-			    "submit 80, clear_halt 81, set_interface 1 0, "
-			    "submit 80, submit 80, ");
-
-	finish(b, 0);
-	finish(b, 0);
-	for (uint32_t seqnum = 4; seqnum <= 6; seqnum++)
-		expect(b, USBIP_RET_SUBMIT, seqnum, 0);
 }
 
-static void other_endpoints_do_not_wait(void **state)
+static void one_that_waits_can_be_unlinked(void **state)
 {
-	struct usbip_header h = engine_bench_submit(3, 0x81, 0);
 	struct engine_bench *b = *state;
+	struct usbip_header h;
 
-	submit(b, 1, get_status);
-	submit(b, 2, clear_halt);
-	assert_true(engine_bench_send_header(b, &h));
-	engine_bench_turn(b);
+	for (uint32_t waiting = 2; waiting <= 4; waiting++) {
+		b->device.journal[0] = '\0';
+		submit_raw(b, 1);
+		submit_special(b, 2, clear_halt_81);
+		submit_special(b, 3, reset_port);
+		submit_raw(b, 4);
+		assert_true(engine_bench_send_unlink(b, 10, waiting));
+		assert_true(engine_bench_receive_header(b, &h));
+		assert_int_equal(h.command, USBIP_RET_UNLINK);
+		assert_int_equal(h.unlink_status, -ECONNRESET);
+		assert_string_equal(b->device.journal, "submit 80, ");
 
-	assert_string_equal(b->device.journal, "submit 80, submit 81, ");
-	finish(b, 0);
-	expect(b, USBIP_RET_SUBMIT, 1, 0);
-	expect(b, USBIP_RET_SUBMIT, 2, 0);
+		b->device.is_instant = true;
+		fake_usb_device_finish(&b->device, held(b), 0, 8);
+		expect_answer(b, 1, 0, 8);
+		expect_data(b, 8);
+		for (uint32_t i = 2; i <= 4; i++) {
+			if (i == waiting)
+				continue;
+			expect_answer(b, i, 0, i == 4 ? 8 : 0);
+			expect_data(b, i == 4 ? 8 : 0);
+		}
+		assert_true(engine_bench_is_silent(b));
+		b->device.is_instant = false;
+	}
 }
 
-static void what_waits_is_unlinked_without_the_device(void **state)
+static void unlinking_what_all_wait_for_lets_them_go_on(void **state)
 {
 	struct engine_bench *b = *state;
+	struct usbip_header h;
 
-	submit(b, 1, get_status);
-	submit(b, 2, clear_halt);
-	submit(b, 3, get_status);
-	submit(b, 4, clear_halt);
-
-	/* The last one that waits, then the first. */
-	assert_true(engine_bench_send_unlink(b, 14, 4));
-	expect(b, USBIP_RET_UNLINK, 14, -ECONNRESET);
-	assert_true(engine_bench_send_unlink(b, 12, 2));
-	expect(b, USBIP_RET_UNLINK, 12, -ECONNRESET);
-	assert_string_equal(b->device.journal, "submit 80, submit 80, ");
-
-	submit(b, 5, clear_halt);
-	finish(b, 0);
-	finish(b, 0);
-	expect(b, USBIP_RET_SUBMIT, 1, 0);
-	expect(b, USBIP_RET_SUBMIT, 3, 0);
-	expect(b, USBIP_RET_SUBMIT, 5, 0);
-	assert_int_equal(b->device.num_cancels, 0);
-}
-
-static void many_that_wait_leave_in_their_order(void **state)
-{
-	struct engine_bench *b = *state;
-	const uint32_t num = 1000;
-
-	b->device.keeps_journal = false;
-	submit(b, 0, get_status);
-	for (uint32_t i = 1; i < num; i++)
-		submit(b, i, clear_halt);
-	assert_true(engine_bench_is_silent(b));
-
-	finish(b, 0);
-	for (uint32_t i = 0; i < num; i++)
-		expect(b, USBIP_RET_SUBMIT, i, 0);
-}
-
-static void the_end_of_the_peer_takes_what_waits_along(void **state)
-{
-	struct engine_bench *b = *state;
-
-	submit(b, 1, get_status);
-	submit(b, 2, clear_halt);
-	submit(b, 3, set_setting);
 	b->device.is_cancelling = true;
-	channel_free(b->peer);
-	b->peer = NULL;
+	submit_raw(b, 1);
+	submit_special(b, 2, clear_halt_81);
+	assert_true(engine_bench_send_unlink(b, 3, 1));
+	assert_true(engine_bench_receive_header(b, &h));
+	assert_int_equal(h.command, USBIP_RET_UNLINK);
+	assert_int_equal(h.seqnum, 3);
+	assert_int_equal(h.unlink_status, -ECONNRESET);
+	expect_answer(b, 2, 0, 0);
+}
 
-	assert_int_equal(engine_bench_run(b), ENGINE_PEER_LOST);
+static void those_that_wait_are_never_started_after_a_loss(void **state)
+{
+	struct engine_bench *b = *state;
+
+	submit_raw(b, 1);
+	submit_special(b, 2, clear_halt_81);
+	submit_raw(b, 3);
+	b->device.is_cancelling = true;
+	assert_int_equal(channel_end(b->peer), 0);
+	assert_int_equal(engine_bench_run(b), ENGINE_PEER_ENDED);
 	assert_string_equal(b->device.journal, "submit 80, cancel 80, ");
 }
 
-#define EACH(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+#define OF(over, test)                                             \
+	{                                                          \
+#test " (" #over ")", test, setup, teardown, &over \
+	}
+#define EACH(test) OF(over_shm, test), OF(over_socket, test)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		EACH(control_data_goes_as_far_as_both_lengths_allow),
+		EACH(control_data_that_was_not_sent_is_0_to_the_device),
+		EACH(control_longer_than_the_stack_can_do_fails_alone),
+		EACH(a_setup_packet_against_its_header_moves_no_data),
+		EACH(an_offer_to_wake_the_host_is_hidden),
+		EACH(special_requests_are_carried_out_once_and_never_sent_raw),
+		EACH(a_special_request_that_fails_is_not_sent_raw_either),
+		EACH(the_endpoints_are_those_of_the_alternate_setting),
 		EACH(a_special_request_waits_for_those_before_it),
-		EACH(what_follows_a_special_request_that_waits_waits_too),
-		EACH(other_endpoints_do_not_wait),
-		EACH(what_waits_is_unlinked_without_the_device),
-		EACH(many_that_wait_leave_in_their_order),
-		EACH(the_end_of_the_peer_takes_what_waits_along),
+		EACH(other_endpoints_do_not_wait_for_a_special_request),
+		EACH(one_that_waits_can_be_unlinked),
+		EACH(unlinking_what_all_wait_for_lets_them_go_on),
+		EACH(those_that_wait_are_never_started_after_a_loss),
 	};
 
 	return cmocka_run_group_tests_name("engine_control", tests, NULL, NULL);
