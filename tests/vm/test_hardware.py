@@ -13,6 +13,7 @@ import helpers
 from guest import Guest
 
 STICK = '46f4:0001'
+UAS = '46f4:0003'
 KEYBOARD_OR_TABLET = '0627:0001'
 SERIAL = '0403:6001'
 AUDIO = '46f4:0002'
@@ -27,6 +28,7 @@ NUM_KEYS = 40
 KEYS_AT_ONCE = 5
 NUM_POINTS = 20
 SERIAL_BYTES = 8192
+SOUND_DRIVERS = ['snd-usb-audio'] * 2
 RAMP_FRAMES = 48000
 ALSA_FRAMES = 65536
 FRAME_BYTES = 4
@@ -38,7 +40,7 @@ KEY_A = 30
 
 @bed.setup
 def start_the_gateway(guest):
-    guest.check('modprobe -a vhci-hcd usb-storage usbhid evdev ftdi_sio '
+    guest.check('modprobe -a vhci-hcd usb-storage uas usbhid evdev ftdi_sio '
                 'snd-usb-audio')
     guest.gateway = helpers.start_gateway(guest, CONFIG)
 
@@ -105,7 +107,8 @@ def verify_random_writes(guest, disk):
     """Writes each block once, in random order and sizes, many in flight."""
     guest.check(f'''fio --name=verify --filename=/dev/{disk} --direct=1 \
 --ioengine=libaio --iodepth=16 --thread --rw=randwrite --bsrange=4k-256k \
---blockalign=4k --size={STICK_BYTES} --verify=crc32c --verify_fatal=1''',
+--blockalign=4k --size={STICK_BYTES} --verify=crc32c --verify_fatal=1 \
+--verify_state_save=0''',
                 timeout=100)
 
 
@@ -160,6 +163,30 @@ def a_high_speed_stick_keeps_what_is_written(guest):
     check_stick(guest, 'xhci2.0', '480')
 
 
+@bed.test(limit=120)
+def a_uas_disk_with_many_commands_in_flight_keeps_what_is_written(guest):
+    path = os.path.join(guest.share, 'uas.img')
+    with open(path, 'wb') as image:
+        image.truncate(STICK_BYTES)
+    guest.add_drive('disk', path)
+    guest.plug('usb-uas', 'uas', bus='xhci2.0')
+    guest.plug('scsi-hd', 'scsi', bus='uas.0', drive='disk')
+    # Such a device waits to be attached until its disks are in their place.
+    guest.qmp('qom-set', path='/machine/peripheral/uas', property='attached',
+              value=True)
+    busid = helpers.find_usb(guest, UAS)
+    wait_drivers(guest, busid, ['uas'])
+    helpers.block_device(guest, busid)
+
+    port = attach(guest, busid, ['uas'])
+    verify_random_writes(guest, helpers.block_device(guest, port.busid))
+
+    detach(guest, port, busid, ['uas'])
+    guest.unplug('uas')
+    guest.remove_drive('disk')
+    helpers.wait_usb_gone(guest, busid)
+
+
 @bed.test(limit=180)
 def a_stick_unplugged_in_the_middle_of_io_ends_everything(guest):
     busid = plug_stick(guest, 'xhci.0')
@@ -177,7 +204,8 @@ def a_stick_unplugged_in_the_middle_of_io_ends_everything(guest):
     helpers.wait_usb_gone(guest, port.busid)
     assert writer.wait(20) != 0
     assert 'error=' in writer.log(), writer.log()
-    helpers.wait_for_line(guest.gateway, f'{busid} detached: device was unplugged')
+    helpers.wait_for_line(guest.gateway,
+                          f'{busid} detached: device was unplugged')
 
     busid = plug_stick(guest, 'xhci.0')
     port = attach(guest, busid, ['usb-storage'])
@@ -267,11 +295,12 @@ def hot_plugged_keyboard_and_tablet_report_every_event(guest):
     (kbd, kbd_port), (tablet, tablet_port) = devices
     helpers.detach(guest, kbd_port)
     wait_drivers(guest, kbd, ['usbhid'])
-    detach(guest, tablet_port, tablet, ['usbhid'])
-    for driver in ('usb-kbd', 'usb-tablet'):
-        guest.unplug(driver)
-    helpers.wait_usb_gone(guest, tablet)
-    assert not listed(guest)
+    guest.unplug('usb-tablet')
+    helpers.wait_nothing_left(guest)
+    helpers.wait_usb_gone(guest, tablet_port.busid)
+    assert listed(guest) == [kbd], tablet
+    guest.unplug('usb-kbd')
+    helpers.wait_usb_gone(guest, kbd)
 
 
 # Serial
@@ -352,25 +381,45 @@ def check_ramp(frames):
     assert not any(frames[:start] + frames[start + RAMP_FRAMES:])
 
 
-@bed.test(limit=150)
-def isochronous_playback_has_no_gap(guest):
-    drivers = ['snd-usb-audio'] * 2
-    busid = plug(guest, 'usb-audio', 'audio', AUDIO, drivers,
+def attach_sound_card(guest):
+    """Its bus id, its VhciPort, and the command that plays a file on it."""
+    busid = plug(guest, 'usb-audio', 'audio', AUDIO, SOUND_DRIVERS,
                  audiodev='sound', buffer=262144)
-    port = attach(guest, busid, drivers)
+    port = attach(guest, busid, SOUND_DRIVERS)
     pattern = f'/sys/bus/usb/devices/{port.busid}:1.0/sound/card*'
     helpers.wait_until(guest, f'ls -d {pattern}')
     card = guest.check(f'basename {pattern}').strip().removeprefix('card')
+    return busid, port, (f'aplay -q -D hw:{card},0 -t raw -f S16_LE -r 48000 '
+                         f'-c 2 --buffer-size={ALSA_FRAMES}')
+
+
+@bed.test(limit=150)
+def isochronous_playback_has_no_gap(guest):
+    busid, port, play = attach_sound_card(guest)
     write_ramp(os.path.join(guest.share, 'ramp'))
     guest.check('cp /share/ramp /tmp/ramp')
 
-    guest.check(f'aplay -q -D hw:{card},0 -t raw -f S16_LE -r 48000 -c 2 '
-                f'--buffer-size={ALSA_FRAMES} /tmp/ramp', timeout=60)
+    guest.check(f'{play} /tmp/ramp', timeout=60)
 
-    detach(guest, port, busid, drivers)
+    detach(guest, port, busid, SOUND_DRIVERS)
     guest.unplug('audio')
     helpers.wait_usb_gone(guest, busid)
     check_ramp(played_frames(wav_path(guest)))
+
+
+@bed.test(limit=120)
+def a_sound_card_unplugged_while_it_plays_ends_everything(guest):
+    busid, port, play = attach_sound_card(guest)
+    player = guest.spawn(f'{play} /dev/zero')
+    helpers.wait_until(
+        guest, 'grep RUNNING /proc/asound/card*/pcm0p/sub0/status', 20)
+
+    guest.unplug('audio')
+
+    helpers.wait_nothing_left(guest)
+    helpers.wait_usb_gone(guest, port.busid)
+    helpers.wait_usb_gone(guest, busid)
+    assert player.wait() != 0
 
 
 # Devices that answer

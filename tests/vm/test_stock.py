@@ -75,7 +75,7 @@ blockdev --flushbufs /dev/{disk}''', timeout=60)
 
 
 def devices_of(listed):
-    """What stands below the name of the host, which each tool writes its way."""
+    """What stands below the line with the host, which each writes its way."""
     lines = listed.splitlines()
     host, = [line for line in lines if line.startswith(' - ')]
     return lines[lines.index(host) + 1:]
