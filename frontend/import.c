@@ -3,12 +3,17 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "vchan-transport/channel.h"
 
 #define CLASS_HUB 0x09
+
+/* How long beyond its deadline a conversation may be held up in one call. */
+#define STUCK_S 2
 
 /* What a channel's errno means to a user. */
 static enum exit_status status_of(int error)
@@ -27,13 +32,38 @@ static enum exit_status status_of(int error)
 	}
 }
 
+static void on_stuck(int signo)
+{
+	static const char text[] =
+		"error: a gateway held this end of its channel up; given up, "
+		"do not trust it\n";
+
+	(void)signo;
+	(void)!write(STDERR_FILENO, text, sizeof(text) - 1);
+	_exit(EXIT_TIMEOUT);
+}
+
+/* Our own limits don't end a write to a bell that its owner filled. */
+static void guard_against_bells(const struct import *import)
+{
+	uint64_t now_ms = clock_ms();
+	uint64_t left_ms = 0;
+
+	if (import->deadline_ms > now_ms)
+		left_ms = import->deadline_ms - now_ms;
+	(void)signal(SIGALRM, on_stuck);
+	(void)alarm((unsigned)(left_ms / 1000) + STUCK_S);
+}
+
 enum exit_status import_open(struct import *import,
 			     const struct address *address)
 {
 	char why[128];
-	int r = channel_connect(address, import->deadline_ms, &import->channel,
-				why);
+	int r;
 
+	guard_against_bells(import);
+	r = channel_connect(address, import->deadline_ms, &import->channel,
+			    why);
 	if (r == 0)
 		return EXIT_OK;
 	if (r == -EOPNOTSUPP)
@@ -48,11 +78,12 @@ enum exit_status import_open(struct import *import,
 
 void import_close(struct import *import)
 {
-	if (!import->channel)
-		return;
-	(void)channel_end(import->channel);
-	channel_free(import->channel);
-	import->channel = NULL;
+	if (import->channel) {
+		(void)channel_end(import->channel);
+		channel_free(import->channel);
+		import->channel = NULL;
+	}
+	(void)alarm(0);
 }
 
 /* The conversation broke: `r` is how the stream ended. */

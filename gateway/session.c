@@ -17,6 +17,8 @@
 
 /* For the operation, from accepting to answering. */
 #define OPERATION_LIMIT_MS 10000
+/* How long beyond that a peer may hold up one write to its bell. */
+#define STUCK_S 2
 /* For the other side to read the last bytes. */
 #define FINISH_LIMIT_MS 1000
 /* A loop that does not turn for so long is stuck in the device or the peer. */
@@ -312,6 +314,8 @@ enum exit_status session_run(const struct session_options *options)
 	int r = channel_accept(options->kind, options->peer_fd,
 			       options->ring_bytes, &s.channel);
 
+	/* Until the loop's watchdog takes over. */
+	(void)alarm(OPERATION_LIMIT_MS / 1000 + STUCK_S);
 	if (r < 0) {
 		log_warn("%s: no channel: %s", options->peer, strerror(-r));
 		return EXIT_CANNOT_REACH;
