@@ -5,7 +5,7 @@
 
 #include "gateway/reply.h"
 
-#define PIECES_PER_WRITE 64
+#define PIECES_PER_WRITE 16
 
 void engine_queue_answer(struct slot *slot, enum urb_act reply)
 {

@@ -91,19 +91,24 @@ static void receive_packets(struct engine *e)
 	e->receive_left = (size_t)slot->submit.num_packets * USBIP_ISO_BYTES;
 }
 
+/* Reads data that no URB will get; as channel_read. */
+__attribute__((noinline)) static ssize_t drop_data(struct engine *e)
+{
+	uint8_t dropped[4096];
+	size_t wanted = e->receive_left;
+
+	return channel_read(e->channel, dropped,
+			    wanted < sizeof(dropped) ? wanted
+						     : sizeof(dropped));
+}
+
 /* Reads on into the URB; false if the peer has not sent more yet. */
 static bool receive_body(struct engine *e)
 {
-	uint8_t dropped[4096];
-	uint8_t *to = e->receive_to;
-	size_t wanted = e->receive_left;
-	ssize_t n;
+	ssize_t n = e->receive_to ? channel_read(e->channel, e->receive_to,
+						 e->receive_left)
+				  : drop_data(e);
 
-	if (!to) {
-		to = dropped;
-		wanted = wanted < sizeof(dropped) ? wanted : sizeof(dropped);
-	}
-	n = channel_read(e->channel, to, wanted);
 	if (n < 0) {
 		engine_lose_channel(e, (int)n); /* in the middle of an URB */
 		return false;

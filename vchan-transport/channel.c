@@ -41,6 +41,16 @@ ssize_t channel_writev(struct channel *c, const struct iovec *v, int n)
 	return c->ops->writev(c, v, n);
 }
 
+ssize_t channel_reserve(struct channel *c, struct iovec ret_pieces[2])
+{
+	return c->ops->reserve ? c->ops->reserve(c, ret_pieces) : -EOPNOTSUPP;
+}
+
+void channel_commit(struct channel *c, size_t bytes)
+{
+	c->ops->commit(c, bytes);
+}
+
 void channel_flush(struct channel *c)
 {
 	c->ops->flush(c);

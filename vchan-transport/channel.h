@@ -54,6 +54,9 @@ struct channel_ops {
 	int (*ended)(struct channel *c);
 	ssize_t (*read)(struct channel *c, void *to, size_t bytes);
 	ssize_t (*writev)(struct channel *c, const struct iovec *v, int n);
+	/* NULL where written bytes have no memory of the channel's own. */
+	ssize_t (*reserve)(struct channel *c, struct iovec ret_pieces[2]);
+	void (*commit)(struct channel *c, size_t bytes);
 	void (*flush)(struct channel *c);
 	bool (*arm)(struct channel *c, unsigned want);
 	bool (*wake)(struct channel *c, int fd);
@@ -91,6 +94,15 @@ ssize_t channel_read(struct channel *c, void *to, size_t bytes);
 
 /* Writes what fits: how many bytes, 0 if there is no room, or -errno. */
 ssize_t channel_writev(struct channel *c, const struct iovec *v, int n);
+
+/*
+ * Memory to fill instead of writing: up to two pieces of the channel's own,
+ * of which the first `bytes` are then committed.  Returns their length, 0 if
+ * there is no room, -EOPNOTSUPP where the channel has no such memory, or
+ * -errno.  Only for bytes that need no judging: the peer may see them early.
+ */
+ssize_t channel_reserve(struct channel *c, struct iovec ret_pieces[2]);
+void channel_commit(struct channel *c, size_t bytes);
 
 /* Wakes the peer if it waits for what was written or consumed. */
 void channel_flush(struct channel *c);

@@ -139,6 +139,21 @@ static ssize_t shm_writev(struct channel *c, const struct iovec *v, int n)
 	return ring_writev(&s->out, v, n);
 }
 
+static ssize_t shm_reserve(struct channel *c, struct iovec ret_pieces[2])
+{
+	struct channel_shm *s = shm_of(c);
+
+	return s->is_gone ? -ECONNRESET : ring_reserve(&s->out, ret_pieces);
+}
+
+static void shm_commit(struct channel *c, size_t bytes)
+{
+	struct channel_shm *s = shm_of(c);
+
+	ring_commit(&s->out, (uint32_t)bytes);
+	s->has_written = true;
+}
+
 static void ring_bell(const struct channel_shm *s)
 {
 	const uint64_t one = 1;
@@ -274,6 +289,8 @@ static const struct channel_ops shm_ops = {
 	.ended = shm_ended,
 	.read = shm_read,
 	.writev = shm_writev,
+	.reserve = shm_reserve,
+	.commit = shm_commit,
 	.flush = shm_flush,
 	.arm = shm_arm,
 	.wake = shm_wake,

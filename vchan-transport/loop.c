@@ -57,6 +57,7 @@ struct loop {
 	int timer_fd;
 	uint64_t armed_ms; /* when the timerfd fires */
 	bool is_stopped;
+	bool has_stopped_some; /* watches or timers, to be swept */
 	struct loop_source *sources;
 	struct loop_watch *watches;
 	struct loop_timer *timers;
@@ -121,6 +122,7 @@ void loop_watch_stop(struct loop_watch *watch)
 	/* At once, since the descriptor may be closed and reused next. */
 	(void)epoll_ctl(watch->loop->epoll_fd, EPOLL_CTL_DEL, watch->fd, NULL);
 	watch->is_stopped = true;
+	watch->loop->has_stopped_some = true;
 }
 
 /* A hang-up counts as something to read where reading is what is awaited. */
@@ -148,6 +150,9 @@ static void sweep(struct loop *loop)
 	struct loop_watch **w = &loop->watches;
 	struct loop_timer **t = &loop->timers;
 
+	if (!loop->has_stopped_some)
+		return;
+	loop->has_stopped_some = false;
 	while (*w) {
 		struct loop_watch *stopped = *w;
 
@@ -223,8 +228,10 @@ void loop_timer_again(struct loop_timer *timer, uint64_t after_ms)
 
 void loop_timer_stop(struct loop_timer *timer)
 {
-	if (timer)
-		timer->is_stopped = true;
+	if (!timer)
+		return;
+	timer->is_stopped = true;
+	timer->loop->has_stopped_some = true;
 }
 
 static void serve_timers(struct loop *loop)
@@ -378,6 +385,7 @@ void loop_free(struct loop *loop)
 		w->is_stopped = true;
 	for (struct loop_timer *t = loop->timers; t; t = t->next)
 		t->is_stopped = true;
+	loop->has_stopped_some = true;
 	sweep(loop);
 	free_signals(loop);
 	if (loop->timer_fd >= 0)

@@ -110,6 +110,22 @@ static int64_t ring_room(struct ring *r)
 	return r->size - used;
 }
 
+ssize_t ring_reserve(struct ring *r, struct iovec ret_pieces[2])
+{
+	int64_t room = ring_room(r);
+
+	if (room > 0)
+		pieces_at(r, r->index, (uint32_t)room, ret_pieces);
+	return (ssize_t)room;
+}
+
+void ring_commit(struct ring *r, uint32_t bytes)
+{
+	r->index += bytes;
+	atomic_store_explicit(&r->shared->produced, r->index,
+			      memory_order_release);
+}
+
 ssize_t ring_writev(struct ring *r, const struct iovec *v, int n)
 {
 	int64_t room = ring_room(r);
@@ -133,9 +149,7 @@ ssize_t ring_writev(struct ring *r, const struct iovec *v, int n)
 			       to[1].iov_len);
 		written += bytes;
 	}
-	r->index += written;
-	atomic_store_explicit(&r->shared->produced, r->index,
-			      memory_order_release);
+	ring_commit(r, written);
 	return (ssize_t)written;
 }
 

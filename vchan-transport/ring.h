@@ -52,6 +52,10 @@ bool ring_reader_has_news(const struct ring *r);
 
 /* Writer: copies what fits; how many bytes, or -EPROTO. */
 ssize_t ring_writev(struct ring *r, const struct iovec *v, int n);
+/* Writer: the room there is, to fill in place; its length, or -EPROTO. */
+ssize_t ring_reserve(struct ring *r, struct iovec ret_pieces[2]);
+/* Writer: the first `bytes` of it are filled. */
+void ring_commit(struct ring *r, uint32_t bytes);
 bool ring_writer_must_notify(struct ring *r);
 /* Writer, before it sleeps: true if there is room worth waking for. */
 bool ring_writer_arm(struct ring *r);

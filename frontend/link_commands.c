@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Commands: bytes from vhci gather in a private buffer, headers are judged
+ * there, and what is judged (`approved`) is written on as it is, many commands
+ * in one piece.  Long data behind a judged header decides nothing, so it is
+ * received straight into the channel's memory where the channel has some.
+ */
+#include "frontend/link_private.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+/*
+ * So much is asked for where a header is awaited: a few commands with little
+ * data, but only the beginning of long data.
+ */
+#define FIRST_BYTES 4096
+/* From here on data is worth a system call of its own. */
+#define IN_PLACE_BYTES 8192
+
+static size_t unjudged(const struct command_pump *p)
+{
+	return p->used - p->approved;
+}
+
+static bool has_packets(const struct usbip_header *command)
+{
+	return command->command == USBIP_CMD_SUBMIT &&
+	       urb_is_iso(command->submit.num_packets);
+}
+
+/* Notes the current command as in flight. */
+static bool note_command(struct link *l, const struct usbip_iso_packet *packets)
+{
+	struct command_pump *p = &l->commands;
+	enum urb_verdict verdict =
+		urb_table_note(l->table, &p->header, packets);
+
+	if (verdict == URB_OK)
+		return true;
+	link_refuse(l, LINK_BAD_COMMAND, verdict);
+	return false;
+}
+
+static bool judge_header(struct link *l)
+{
+	struct command_pump *p = &l->commands;
+	enum urb_verdict verdict;
+
+	if (unjudged(p) < USBIP_HEADER_BYTES)
+		return false;
+	usbip_header_decode(&p->header, p->bytes + p->approved);
+	verdict = urb_check_command(&p->header, l->options->devid);
+	if (verdict != URB_OK) {
+		link_refuse(l, LINK_BAD_COMMAND, verdict);
+		return false;
+	}
+	p->approved += USBIP_HEADER_BYTES;
+	p->data_left = urb_command_payload(&p->header);
+	p->stage = PUMP_DATA;
+	/* Before any of it leaves: the answer must find it. */
+	return has_packets(&p->header) || note_command(l, NULL);
+}
+
+static bool judge_data(struct link *l)
+{
+	struct command_pump *p = &l->commands;
+	size_t n = unjudged(p) < p->data_left ? unjudged(p) : p->data_left;
+
+	p->approved += n;
+	p->data_left -= n;
+	if (p->data_left > 0)
+		return false;
+	p->stage = has_packets(&p->header) ? PUMP_PACKETS : PUMP_HEADER;
+	return true;
+}
+
+static bool judge_packets(struct link *l)
+{
+	struct command_pump *p = &l->commands;
+	uint32_t n = p->header.submit.num_packets;
+	size_t bytes = (size_t)n * USBIP_ISO_BYTES;
+	enum urb_verdict verdict;
+
+	if (unjudged(p) < bytes)
+		return false;
+	link_decode_packets(l, p->bytes + p->approved, n);
+	verdict = urb_check_packets(l->packets, n, p->header.submit.length);
+	if (verdict != URB_OK) {
+		link_refuse(l, LINK_BAD_COMMAND, verdict);
+		return false;
+	}
+	if (!note_command(l, l->packets))
+		return false;
+	p->approved += bytes;
+	p->stage = PUMP_HEADER;
+	return true;
+}
+
+static void judge_commands(struct link *l)
+{
+	bool has_more = true;
+
+	while (has_more) {
+		switch (l->commands.stage) {
+		case PUMP_HEADER:
+			has_more = judge_header(l);
+			break;
+		case PUMP_DATA:
+			has_more = judge_data(l);
+			break;
+		case PUMP_PACKETS:
+			has_more = judge_packets(l);
+			break;
+		}
+	}
+}
+
+void link_write_commands(struct link *l)
+{
+	struct command_pump *p = &l->commands;
+	struct iovec v = { .iov_base = p->bytes + p->written,
+			   .iov_len = p->approved - p->written };
+	ssize_t n;
+
+	if (v.iov_len == 0) {
+		/* It was data in place that had no room; there may be some. */
+		p->is_blocked = false;
+		return;
+	}
+	n = channel_writev(l->channel, &v, 1);
+	if (n < 0) {
+		/* What it said before it went is still to be read. */
+		p->may_read = false;
+		n = (ssize_t)v.iov_len;
+	}
+	p->written += (size_t)n;
+	p->is_blocked = (size_t)n < v.iov_len;
+	if (p->written == p->used) {
+		p->written = 0;
+		p->approved = 0;
+		p->used = 0;
+	}
+}
+
+/* Moves what is not written yet to the front, so that reading can go on. */
+static void make_room(struct command_pump *p)
+{
+	if (p->written == 0 ||
+	    LINK_COMMAND_BYTES - p->used > LINK_COMMAND_BYTES / 4)
+		return;
+	memmove(p->bytes, p->bytes + p->written, p->used - p->written);
+	p->approved -= p->written;
+	p->used -= p->written;
+	p->written = 0;
+}
+
+bool link_can_read_commands(const struct link *l)
+{
+	const struct command_pump *p = &l->commands;
+
+	return p->may_read && !p->is_blocked &&
+	       p->used - p->written < LINK_COMMAND_BYTES;
+}
+
+/* Takes what recv(2) said; false if vhci has no more, for now or for good. */
+static bool took(struct link *l, ssize_t n, size_t room)
+{
+	struct command_pump *p = &l->commands;
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+		p->may_read = false;
+		return false;
+	}
+	if (n <= 0) {
+		link_end(l, n == 0 ? LINK_DETACHED : LINK_VHCI_FAILED);
+		return false;
+	}
+	p->may_read = (size_t)n == room;
+	return true;
+}
+
+static void trim(struct iovec pieces[2], size_t bytes)
+{
+	if (pieces[0].iov_len > bytes)
+		pieces[0].iov_len = bytes;
+	if (pieces[1].iov_len > bytes - pieces[0].iov_len)
+		pieces[1].iov_len = bytes - pieces[0].iov_len;
+}
+
+/*
+ * Receives long data straight into the channel; false if it cannot be done so,
+ * because something else has to leave first or the channel has no memory.
+ */
+static bool receive_in_place(struct link *l)
+{
+	struct command_pump *p = &l->commands;
+	struct iovec pieces[2] = { 0 };
+	struct msghdr msg = { .msg_iov = pieces, .msg_iovlen = 2 };
+	size_t room;
+	ssize_t n;
+
+	if (p->stage != PUMP_DATA || p->used > 0 ||
+	    p->data_left < IN_PLACE_BYTES)
+		return false;
+	n = channel_reserve(l->channel, pieces);
+	if (n < 0)
+		return false;
+	p->is_blocked = n == 0;
+	if (n == 0)
+		return true;
+	trim(pieces, p->data_left);
+	room = pieces[0].iov_len + pieces[1].iov_len;
+	n = recvmsg(l->options->vhci_fd, &msg, MSG_DONTWAIT);
+	if (!took(l, n, room))
+		return true;
+	channel_commit(l->channel, (size_t)n);
+	p->data_left -= (size_t)n;
+	judge_commands(l);
+	return true;
+}
+
+void link_read_commands(struct link *l)
+{
+	struct command_pump *p = &l->commands;
+	size_t room;
+	ssize_t n;
+
+	if (receive_in_place(l))
+		return;
+	make_room(p);
+	room = LINK_COMMAND_BYTES - p->used;
+	if (p->stage == PUMP_HEADER && room > FIRST_BYTES)
+		room = FIRST_BYTES;
+	n = recv(l->options->vhci_fd, p->bytes + p->used, room, MSG_DONTWAIT);
+	if (!took(l, n, room))
+		return;
+	p->used += (size_t)n;
+	judge_commands(l);
+	link_write_commands(l);
+}
