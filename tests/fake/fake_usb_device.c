@@ -173,7 +173,7 @@ static void let_go(struct fake_usb_device *f, const struct urb *urb)
 		abort(); /* given back twice */
 	f->num_held--;
 	memmove(&f->held[i], &f->held[i + 1],
-		(f->num_held - i) * sizeof(f->held[0]));
+		(f->num_held - i) * sizeof(struct urb *));
 }
 
 void fake_usb_device_finish(struct fake_usb_device *f, struct urb *urb,

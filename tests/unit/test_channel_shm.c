@@ -287,7 +287,7 @@ static void a_server_rejects_ring_sizes_that_are_none(void **state)
 {
 	static const size_t sizes[] = { 0, CHANNEL_MIN_RING_BYTES / 2,
 					CHANNEL_MIN_RING_BYTES + 1,
-					2 * CHANNEL_MAX_RING_BYTES };
+					(size_t)2 * CHANNEL_MAX_RING_BYTES };
 	struct bed *bed = *state;
 	struct channel *c = NULL;
 

@@ -260,6 +260,9 @@ static void more_packets_than_there_may_be_end_the_conversation(void **state)
 
 /* ---------------------------------------------------------- pieces and ends */
 
+static const uint8_t ten_bytes[10] = { 9, 8, 7, 6, 5, 4, 3, 2, 1, 0 };
+static const uint8_t eight_bytes[8] = { 8, 7, 6, 5, 4, 3, 2, 1 };
+
 /* Commands of every kind behind each other; returns how many bytes. */
 static size_t write_commands(uint8_t *out)
 {
@@ -268,13 +271,13 @@ static size_t write_commands(uint8_t *out)
 	uint8_t *at = out;
 
 	usbip_header_encode(at, &h);
-	memcpy(at + USBIP_HEADER_BYTES, "0123456789", 10);
+	memcpy(at + USBIP_HEADER_BYTES, ten_bytes, 10);
 	at += USBIP_HEADER_BYTES + 10;
 
 	h = engine_bench_submit(2, 0x06, 8);
 	h.submit.num_packets = 2;
 	usbip_header_encode(at, &h);
-	memcpy(at + USBIP_HEADER_BYTES, "abcdefgh", 8);
+	memcpy(at + USBIP_HEADER_BYTES, eight_bytes, 8);
 	at += USBIP_HEADER_BYTES + 8;
 	for (packet.offset = 0; packet.offset < 8; packet.offset += 4) {
 		usbip_iso_encode(at, &packet);
@@ -305,9 +308,9 @@ static void check_commands(struct engine_bench *b)
 	urb = b->device.held[1];
 	assert_int_equal(urb->num_packets, 2);
 	assert_int_equal(urb->packets[1].offset, 4);
-	assert_memory_equal(urb->data, "abcdefgh", 8);
+	assert_memory_equal(urb->data, eight_bytes, 8);
 	urb = b->device.held[0];
-	assert_memory_equal(urb->data, "0123456789", 10);
+	assert_memory_equal(urb->data, ten_bytes, 10);
 	fake_usb_device_finish(&b->device, urb, -ECONNRESET, 0);
 
 	assert_true(engine_bench_receive_header(b, &h));

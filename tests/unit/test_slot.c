@@ -130,7 +130,7 @@ static void urbs_reserved_are_the_limit_and_not_one_more(void **state)
 static void lists_of_packets_count_against_the_budget(void **state)
 {
 	struct bed *bed = *state;
-	uint32_t num_taken = 0;
+	size_t num_taken = 0;
 	struct slot *slot;
 	int r;
 

@@ -125,15 +125,38 @@ static void deliver(struct world *w)
 	w->queued = URB_DO_NONE;
 }
 
-/* What can happen next; false: not now. Then `*w` is the world after it. */
-static bool happen(struct walk *walk, struct world *w, enum urb_stim stim)
+/* Can it happen now, in an honest world? */
+static bool can_happen(const struct world *w, enum urb_stim stim)
 {
 	bool is_alive = w->is_linked && !w->is_violated;
 
 	switch (stim) {
 	case URB_ON_SUBMIT:
-		if (!is_alive || w->owes_submit || w->owes_unlink)
-			return false;
+		return is_alive && !w->owes_submit && !w->owes_unlink;
+	case URB_ON_RECEIVED:
+	case URB_ON_REFUSED:
+		return is_alive && w->state == URB_RECEIVING;
+	case URB_ON_UNLINK:
+		/* Behind the data of the URB; unknown once it was answered. */
+		return is_alive && w->owes_submit &&
+		       w->state != URB_RECEIVING &&
+		       (!w->has_unlinked || w->state == URB_CANCELLING);
+	case URB_ON_ENDED:
+	case URB_ON_CANCELLED:
+		return w->device_holds && !w->is_violated;
+	case URB_ON_SENT:
+		return is_alive && w->queued != URB_DO_NONE;
+	case URB_ON_LOST:
+		return w->is_linked;
+	}
+	return false;
+}
+
+/* What is different around the slot because it happens. */
+static void change(struct world *w, enum urb_stim stim)
+{
+	switch (stim) {
+	case URB_ON_SUBMIT:
 		w->owes_submit = true;
 		w->has_unlinked = false;
 		w->is_done = false;
@@ -141,33 +164,20 @@ static bool happen(struct walk *walk, struct world *w, enum urb_stim stim)
 		break;
 	case URB_ON_RECEIVED:
 	case URB_ON_REFUSED:
-		if (!is_alive || w->state != URB_RECEIVING)
-			return false;
 		break;
 	case URB_ON_UNLINK:
-		/* Behind the data of the URB; unknown once it was answered. */
-		if (!is_alive || !w->owes_submit || w->state == URB_RECEIVING)
-			return false;
-		if (w->has_unlinked && w->state != URB_CANCELLING)
-			return false;
 		w->owes_unlink = true;
 		w->has_unlinked = true;
 		break;
 	case URB_ON_ENDED:
 	case URB_ON_CANCELLED:
-		if (!w->device_holds || w->is_violated)
-			return false;
 		w->device_holds = false;
 		w->is_done = stim == URB_ON_ENDED;
 		break;
 	case URB_ON_SENT:
-		if (!is_alive || w->queued == URB_DO_NONE)
-			return false;
 		deliver(w);
 		break;
 	case URB_ON_LOST:
-		if (!w->is_linked)
-			return false;
 		/* No answer will come: nothing is owed any more. */
 		w->is_linked = false;
 		w->is_violated = false;
@@ -177,8 +187,6 @@ static bool happen(struct walk *walk, struct world *w, enum urb_stim stim)
 		w->owes_unlink = false;
 		break;
 	}
-	feed(walk, w, stim);
-	return true;
 }
 
 /* RET_UNLINK 0 leaves from a slot of its own, behind the other's answer. */
@@ -233,8 +241,11 @@ static void walk_all(struct walk *walk)
 
 		for (int stim = 0; stim < URB_NUM_STIMS; stim++) {
 			w = walk->worlds[i];
-			if (happen(walk, &w, (enum urb_stim)stim))
-				note(walk, i, &w);
+			if (!can_happen(&w, (enum urb_stim)stim))
+				continue;
+			change(&w, (enum urb_stim)stim);
+			feed(walk, &w, (enum urb_stim)stim);
+			note(walk, i, &w);
 		}
 		w = walk->worlds[i];
 		if (deliver_too_late(&w))
