@@ -55,10 +55,18 @@ class FakeGateway:
         self.changed = threading.Condition()
         self.on_devlist = self.answer_devlist
         self.on_import = self.answer_import
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        self.address = f"tcp:127.0.0.1:{self.port}"
+        self.listener, self.address = self.listen()
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def listen(self):
+        """The listening socket and its address."""
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.port = listener.getsockname()[1]
+        return listener, f"tcp:127.0.0.1:{self.port}"
+
+    def begin(self, connection):
+        """What the conversation runs on, on an accepted connection."""
+        return connection
 
     def close(self):
         self.listener.close()
@@ -77,6 +85,7 @@ class FakeGateway:
 
     def _serve(self, connection):
         try:
+            connection = self.begin(connection)
             _, code, _ = struct.unpack(">HHI", recv_exactly(connection, 8))
             if code == REQ_DEVLIST:
                 self.on_devlist(connection)

@@ -30,6 +30,7 @@ PRODUCED, IS_ENDED, CONSUMED, READER_WAITS, WRITER_WAITS = 0, 4, 64, 128, 192
 SEALS = 0x0001 | 0x0002 | 0x0004  # no more seals, no shrinking, no growing
 EFD_NONBLOCK = os.O_NONBLOCK
 EFD_CLOEXEC = os.O_CLOEXEC
+BELL_MAX = (1 << 64) - 2
 WRAP = 1 << 32
 
 
@@ -103,6 +104,15 @@ class ShmPeer:
     def ring_bell(self):
         os.eventfd_write(self.peer_bell, 1)
 
+    def block_bell(self, bell):
+        """Whoever rings this bell waits: it is full, and all ask for it."""
+        flags = fcntl.fcntl(bell, fcntl.F_GETFL)
+        fcntl.fcntl(bell, fcntl.F_SETFL, flags & ~os.O_NONBLOCK)
+        os.eventfd_write(bell, BELL_MAX)
+        for ring in (TO_CLIENT, TO_SERVER):
+            for word in (READER_WAITS, WRITER_WAITS):
+                self.put(ring, word, 1)
+
     def data_start(self, ring):
         return CONTROL_BYTES + (0 if ring == TO_SERVER else self.ring_bytes)
 
@@ -119,6 +129,8 @@ class ShmPeer:
         self.ring_bell()
 
     def close(self):
+        if self.memory.closed:
+            return
         self.memory.close()
         self.sock.close()
         os.close(self.bell)

@@ -12,14 +12,13 @@ import struct
 import subprocess
 import time
 
+from agent import AGENT, Agent
 from fake_gateway import FakeGateway, describe, op, recv_exactly, reply_submit
-from harness import BUILD, LIMIT_S, ROOT, Skip, is_alive, run, wait_until
+from harness import BUILD, LIMIT_S, ROOT, Skip, run, wait_until
 from usbip_client import (IN, REP_DEVLIST, REP_IMPORT, REQ_IMPORT, ST_DEV_BUSY,
-                          ST_ERROR, ST_NA, ST_NODEV, Closed, Refused,
-                          UsbipClient)
+                          ST_ERROR, ST_NA, ST_NODEV, Closed, Refused)
 
 XUSBIP = os.path.join(BUILD, "xusbip")
-AGENT = os.path.join(BUILD, "xusbip-frontend")
 
 (EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_NO_DEVICE, EXIT_NOT_ALLOWED,
  EXIT_CANNOT_REACH, EXIT_NO_VHCI, EXIT_BUSY, EXIT_NO_PORT, EXIT_CONFIG,
@@ -41,65 +40,6 @@ def assert_fails(result, status, words):
     assert len(result.stderr.splitlines()) == 1, result.stderr
     assert words in result.stderr, result.stderr
     assert result.stdout == "", result.stdout
-
-
-class Agent:
-    """A running xusbip-frontend with its configuration and log."""
-
-    def __init__(self, bench, gateways, more=""):
-        self.port = bench.free_port()
-        self.log_path = bench.file(f"agent{self.port}.log")
-        self.config_path = os.path.join(bench.dir, f"agent{self.port}.conf")
-        self.write_config(gateways, more)
-        with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen(
-                [AGENT, "-c", self.config_path, "--debug"], stdout=log,
-                stderr=log, stdin=subprocess.DEVNULL)
-        wait_until(lambda: self.has_logged("ready"), "the agent is ready")
-
-    def write_config(self, gateways, more=""):
-        addresses = ", ".join(f'"{address}"' for address in gateways)
-        with open(self.config_path, "w", encoding="utf-8") as file:
-            file.write(f'listen = {{ "127.0.0.1:{self.port}" }}\n'
-                       f"gateways = {{ {addresses} }}\n{more}")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, error, *_):
-        if error:
-            print(*("#   " + line for line in self.log().splitlines()),
-                  sep="\n")
-        for pid in [*self.children(), self.process.pid]:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        self.process.wait()
-        if not error:
-            assert "Sanitizer" not in self.log(), self.log()
-
-    def log(self):
-        with open(self.log_path, encoding="utf-8") as file:
-            return file.read()
-
-    def has_logged(self, pattern):
-        return re.search(pattern, self.log())
-
-    def wait_log(self, pattern):
-        wait_until(lambda: self.has_logged(pattern), f"{pattern!r} in the log")
-
-    def children(self):
-        """Processes of connections that live."""
-        pids = re.findall(r"served by process (\d+)", self.log())
-        return [int(pid) for pid in pids if is_alive(pid)]
-
-    def wait_no_children(self, limit_s=LIMIT_S):
-        wait_until(lambda: not self.children(), "connections have ended",
-                   limit_s)
-
-    def client(self):
-        return UsbipClient(self.port)
 
 
 # xusbip list

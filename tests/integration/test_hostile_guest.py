@@ -9,6 +9,7 @@ import socket
 import struct
 import time
 
+from fuzzer import Fuzzer
 from harness import run, wait_until
 from shm_peer import (CONSUMED, IS_ENDED, PRODUCED, TO_CLIENT, TO_SERVER,
                       ShmPeer)
@@ -23,6 +24,7 @@ MAX_LENGTH = 16 << 20
 ECONNRESET, EPIPE, ENOMEM, EINVAL = 104, 32, 12, 22
 LOOPBACK_CONFIGURATION = 2
 OPERATION_LIMIT_S = 10
+STUCK_LIMIT_S = 16
 # A session: its program, 8 MiB of data in flight, and as much rounded up.
 MEMORY_KIB = 32 << 10
 FUZZ_PDUS = 100_000
@@ -50,10 +52,14 @@ class Scene:
         self.meter = Meter(self.gateway.process.pid)
         self.witness = attach_witness(self.gateway)
 
-    def import_target(self):
+    def join(self):
+        """A client over shared memory."""
+        return UsbipClient(sock=ShmPeer.join(self.gateway.socket))
+
+    def import_target(self, connect=None):
         """A client with the device, which the last one may just give back."""
         def attempt():
-            client = self.gateway.client()
+            client = (connect or self.gateway.client)()
             try:
                 client.import_("target")
                 return client
@@ -428,18 +434,9 @@ def test_isochronous_packet_lists_are_bounded_as_data_is(bench):
 # Shared memory
 
 
-def join(gateway):
-    """A client over shared memory, and its session's process id."""
-    peer = ShmPeer.join(gateway.socket)
-    client = UsbipClient(sock=peer)
-    client.import_("target")
-    pid = gateway.wait_log(r"session (\d+): .*: target attached, shm")[1]
-    return client, peer, pid
-
-
 def test_an_honest_client_is_served_over_shared_memory(bench):
     scene = Scene(bench)
-    client, _, _ = join(scene.gateway)
+    client = scene.import_target(scene.join)
     client.set_configuration(LOOPBACK_CONFIGURATION)
     data = random.Random(2).randbytes(60_000)
     assert client.bulk_out(1, data).actual_length == len(data)
@@ -459,9 +456,9 @@ def test_rings_that_are_scribbled_on_end_only_their_own_attachment(bench):
     for ring, word, value in scribbles:
         gateway = scene.gateway
         seen = gateway.count("target detached")
-        client, peer, _ = join(gateway)
-        peer.put(ring, word, value)
-        peer.ring_bell()
+        client = scene.import_target(scene.join)
+        client.sock.put(ring, word, value)
+        client.sock.ring_bell()
         if ring == TO_CLIENT:
             client.submit(0, IN, length=18,
                           setup=setup_packet(0x80, 6, 0x100, 0, 18))
@@ -478,7 +475,8 @@ def test_rings_that_change_all_the_time_harm_nobody(bench):
     chance = random.Random(3)
     for _ in range(20):
         seen = gateway.count("target detached")
-        client, peer, _ = join(gateway)
+        client = scene.import_target(scene.join)
+        peer = client.sock
         for _ in range(2000):
             at = 4 * chance.randrange(128)
             peer.memory[at:at + 4] = chance.randbytes(4)
@@ -490,104 +488,22 @@ def test_rings_that_change_all_the_time_harm_nobody(bench):
     scene.end()
 
 
+def test_a_bell_that_blocks_who_rings_it_does_so_for_a_limited_time(bench):
+    scene = Scene(bench)
+    peer = ShmPeer.join(scene.gateway.socket)
+    peer.block_bell(peer.bell)
+    UsbipClient(sock=peer).send_op(REQ_DEVLIST)
+    scene.gateway.wait_log("ended: killed by signal 14", STUCK_LIMIT_S)
+    peer.close()
+    scene.witness.end()
+
+
 # Chance
-
-
-class Fuzzer:
-    """Streams of commands that are mostly right, from one seed."""
-
-    def __init__(self, scene, seed):
-        self.scene = scene
-        self.chance = random.Random(seed)
-        self.sent = 0
-
-    def setup(self):
-        chance = self.chance
-        if chance.random() < 0.5:
-            return chance.randbytes(8)
-        return setup_packet(chance.choice((0x80, 0x00, 0x01, 0x02, 0xc0, 0x40,
-                                           0x21, 0x82)),
-                            chance.choice((0, 1, 3, 5, 6, 8, 9, 10, 11, 0x5b,
-                                           0x5c)),
-                            chance.choice((0, 1, 2, 3, 0x100, 0x200, 0x301)),
-                            chance.choice((0, 1, 2, 0x81, 0x82)),
-                            chance.choice((0, 1, 18, 64, 4096, 65535)))
-
-    def length(self):
-        return int(self.chance.paretovariate(0.5)) % 20_000
-
-    def packets(self):
-        packets = []
-        offset = 0
-        for _ in range(self.chance.randrange(1, 12)):
-            packets.append(IsoPacket(offset, self.chance.randrange(1100)))
-            offset += packets[-1].length
-        return packets, offset
-
-    def submit(self, client):
-        chance = self.chance
-        endpoint = chance.choice((0, 0, 1, 1, 1, 2, 3, chance.randrange(16)))
-        direction = chance.choice((IN, OUT))
-        options = {"flags": chance.choice((0, 1, 2, 0x40, 0x40000, 1 << 31)),
-                   "interval": chance.randrange(256)}
-        length = self.length()
-        if endpoint == 0:
-            options["setup"] = self.setup()
-            # A setting that halts isochronous URBs would end this stream.
-            if options["setup"][:2] in (b"\0\x09", b"\x01\x0b"):
-                options["setup"] = bytes(8)
-        elif endpoint == 2:
-            options["packets"], length = self.packets()
-        data = chance.randbytes(length) if direction == OUT else b""
-        client.submit(endpoint, direction, data, length, **options)
-
-    def command(self, client):
-        chance = self.chance
-        what = chance.random()
-        if what < 0.002:
-            client.send_raw(chance.randbytes(chance.randrange(1, 200)))
-        elif what < 0.25 and client.pending:
-            oldest = max(0, client.next_seqnum - 300)
-            client.unlink(chance.randrange(oldest, client.next_seqnum + 2))
-        else:
-            self.submit(client)
-        self.sent += 1
-
-    def drain(self, client, most_pending):
-        """Judges replies until no more than so many are open."""
-        while len(client.pending) > most_pending:
-            reply = client.recv()
-            if reply.command == RET_UNLINK and reply.status != 0:
-                assert reply.status == -ECONNRESET, reply
-                del client.pending[client.targets.pop(reply.seqnum)]
-
-    def stream(self):
-        """One attachment, to its end by a violation or by our own."""
-        client = self.scene.import_target()
-        client.control_out(0x01, 11, 1, 0)
-        client.targets = {}
-        unlink = client.unlink
-
-        def noted_unlink(target):
-            seqnum = unlink(target)
-            client.targets[seqnum] = target
-        client.unlink = noted_unlink
-        try:
-            for _ in range(3000):
-                self.command(client)
-                self.drain(client, 200)
-            for seqnum, pending in list(client.pending.items()):
-                if not pending.is_unlink:
-                    client.unlink(seqnum)
-            self.drain(client, 0)
-        except Closed:
-            pass
-        client.close()
 
 
 def test_a_hundred_thousand_random_commands_are_answered_or_refused(bench):
     scene = Scene(bench)
-    fuzzer = Fuzzer(scene, 20_260_101)
+    fuzzer = Fuzzer(scene.import_target, 20_260_101)
     while fuzzer.sent < FUZZ_PDUS:
         fuzzer.stream()
     scene.end()
