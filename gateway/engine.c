@@ -240,8 +240,8 @@ void engine_lose(struct engine *e, enum engine_end why)
 
 void engine_lose_channel(struct engine *e, int error)
 {
-	engine_lose(e, error == -EPROTO ? ENGINE_BAD_CHANNEL
-					: ENGINE_PEER_LOST);
+	engine_lose(e,
+		    error == -EPROTO ? ENGINE_BAD_CHANNEL : ENGINE_PEER_LOST);
 }
 
 void engine_violate(struct engine *e, enum urb_verdict verdict)
