@@ -14,6 +14,7 @@
 
 #define FINISH_LIMIT_MS 1000
 #define WATCHDOG_S      30
+#define STUCK_S         3
 
 void link_end(struct link *l, enum link_end why)
 {
@@ -150,6 +151,9 @@ static enum exit_status report(const struct link *l)
 	case LINK_GATEWAY_LOST:
 		log_warn("%s: detached: the gateway is gone", who);
 		return EXIT_CANNOT_REACH;
+	case LINK_BAD_CHANNEL:
+		log_error("%s: detached: the gateway broke the channel", who);
+		return EXIT_PROTOCOL;
 	case LINK_BAD_REPLY:
 		log_error("%s: detached: the gateway sent %s", who,
 			  urb_verdict_sentence(l->verdict));
@@ -193,8 +197,11 @@ enum exit_status link_run(const struct link_options *options)
 	}
 	/* First vhci's end, so that the port is free at once. */
 	(void)close(options->vhci_fd);
+	/* The loop's watchdog is gone; a peer's bell may hold us up. */
+	(void)alarm(STUCK_S);
 	if (status == EXIT_OK || status == EXIT_NO_DEVICE)
 		channel_finish(options->channel, clock_ms() + FINISH_LIMIT_MS);
+	(void)alarm(0);
 	channel_free(options->channel);
 	free(l);
 	return status;

@@ -130,6 +130,8 @@ void link_write_commands(struct link *l)
 		return;
 	}
 	n = channel_writev(l->channel, &v, 1);
+	if (n == -EPROTO)
+		link_end(l, LINK_BAD_CHANNEL);
 	if (n < 0) {
 		/* What it said before it went is still to be read. */
 		p->may_read = false;

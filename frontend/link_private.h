@@ -25,6 +25,7 @@ enum link_end {
 	LINK_STOPPED,       /* SIGTERM */
 	LINK_GATEWAY_ENDED, /* in order: unplugged, or the gateway stops */
 	LINK_GATEWAY_LOST,
+	LINK_BAD_CHANNEL, /* the gateway broke the channel's own rules */
 	LINK_BAD_REPLY,   /* the gateway broke the protocol */
 	LINK_BAD_COMMAND, /* this side did */
 	LINK_VHCI_FAILED,

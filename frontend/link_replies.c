@@ -178,8 +178,11 @@ void link_pump_replies(struct link *l)
 	if (!ended || has_more || p->is_blocked || !link_is_running(l))
 		return;
 	/* What is left is the beginning of something that will not come. */
-	link_end(l,
-		 ended == -EPIPE && p->stage == PUMP_HEADER && held(pieces) == 0
-			 ? LINK_GATEWAY_ENDED
-			 : LINK_GATEWAY_LOST);
+	if (ended == -EPROTO)
+		link_end(l, LINK_BAD_CHANNEL);
+	else if (ended == -EPIPE && p->stage == PUMP_HEADER &&
+		 held(pieces) == 0)
+		link_end(l, LINK_GATEWAY_ENDED);
+	else
+		link_end(l, LINK_GATEWAY_LOST);
 }
