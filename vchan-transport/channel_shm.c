@@ -75,7 +75,7 @@ struct channel_shm {
 	bool is_gone_told;
 	bool has_written; /* since the last flush */
 	bool has_consumed;
-	bool can_spin; /* there is another CPU for the peer */
+	bool has_cpus; /* there is another CPU for the peer */
 	unsigned spin_pause;
 };
 
@@ -185,11 +185,21 @@ static int64_t now_ns(void)
 	return ts.tv_sec * 1000000000ll + ts.tv_nsec;
 }
 
-/* Waits a moment for bytes while the peer works on another CPU. */
+/*
+ * Waits a moment for bytes while the peer works on another CPU; with one CPU
+ * the peer gets it, and often has answered when it comes back: a switch less
+ * than to sleep and to be woken.
+ */
 static bool shm_spin(struct channel_shm *s)
 {
 	int64_t until;
 
+	if (ring_reader_has_news(&s->in))
+		return true;
+	if (!s->has_cpus) {
+		(void)sched_yield();
+		return ring_reader_has_news(&s->in);
+	}
 	if (s->spin_pause > 0) {
 		s->spin_pause--;
 		return false;
@@ -213,7 +223,7 @@ static bool shm_arm(struct channel *c, unsigned want)
 			!s->is_gone_told;
 
 	if (want & CHANNEL_READ) {
-		if ((want & CHANNEL_SPIN) && s->can_spin && shm_spin(s))
+		if ((want & CHANNEL_SPIN) && shm_spin(s))
 			return true;
 		has_news |= ring_reader_arm(&s->in);
 	}
@@ -318,7 +328,7 @@ static int shm_new(int sock, struct channel_shm **ret_shm)
 	s->bell = -1;
 	s->peer_bell = -1;
 	s->sock = sock;
-	s->can_spin = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 &&
+	s->has_cpus = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 &&
 		      CPU_COUNT(&cpus) > 1;
 	*ret_shm = s;
 	return 0;
