@@ -18,7 +18,7 @@
 #include "vchan-transport/sandbox.h"
 
 #define VERSION     "0.1"
-#define CONFIG_PATH "/etc/xusbip/xusbip-frontend.conf"
+#define CONFIG_PATH "/etc/xusbip/frontend.conf"
 
 struct command_line {
 	struct agent_options agent;
