@@ -13,15 +13,6 @@
 
 #define REPLIES_PER_TURN 64
 
-/* Copies `bytes` from the front of what the channel holds. */
-static void copy_front(const struct iovec pieces[2], uint8_t *to, size_t bytes)
-{
-	size_t first = pieces[0].iov_len < bytes ? pieces[0].iov_len : bytes;
-
-	memcpy(to, pieces[0].iov_base, first);
-	memcpy(to + first, pieces[1].iov_base, bytes - first);
-}
-
 static void drop_front(struct iovec pieces[2], size_t bytes)
 {
 	for (int i = 0; i < 2; i++) {
@@ -45,7 +36,7 @@ static bool judge_reply(struct link *l, struct iovec pieces[2])
 	uint8_t bytes[USBIP_HEADER_BYTES];
 	enum urb_verdict verdict;
 
-	copy_front(pieces, bytes, sizeof(bytes));
+	channel_gather(bytes, pieces, sizeof(bytes));
 	drop_front(pieces, sizeof(bytes));
 	channel_consume(l->channel, sizeof(bytes));
 	usbip_header_decode(&p->header, bytes);
@@ -71,7 +62,7 @@ static bool judge_reply_packets(struct link *l, struct iovec pieces[2])
 	size_t bytes = (size_t)p->num_packets * USBIP_ISO_BYTES;
 	enum urb_verdict verdict;
 
-	copy_front(pieces, p->judged, bytes);
+	channel_gather(p->judged, pieces, bytes);
 	drop_front(pieces, bytes);
 	channel_consume(l->channel, bytes);
 	link_decode_packets(l, p->judged, p->num_packets);

@@ -233,17 +233,6 @@ static void on_unlink(struct engine *e, const struct usbip_header *h)
 	engine_feed(slot, URB_ON_UNLINK);
 }
 
-static void copy_header(const struct iovec pieces[2],
-			uint8_t to[USBIP_HEADER_BYTES])
-{
-	size_t first = pieces[0].iov_len;
-
-	if (first > USBIP_HEADER_BYTES)
-		first = USBIP_HEADER_BYTES;
-	memcpy(to, pieces[0].iov_base, first);
-	memcpy(to + first, pieces[1].iov_base, USBIP_HEADER_BYTES - first);
-}
-
 /* Reads the next command; false if it has not arrived yet. */
 static bool receive_header(struct engine *e)
 {
@@ -263,7 +252,7 @@ static bool receive_header(struct engine *e)
 			engine_lose_channel(e, ended);
 		return false;
 	}
-	copy_header(pieces, bytes);
+	channel_gather(bytes, pieces, sizeof(bytes));
 	channel_consume(e->channel, USBIP_HEADER_BYTES);
 	usbip_header_decode(&h, bytes);
 	verdict = urb_check_command(&h, e->devid);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "gateway/claim.h"
 #include "gateway/engine.h"
 #include "gateway/ipc.h"
 #include "gateway/usb_device.h"
@@ -237,7 +238,7 @@ static enum exit_status serve_device(struct session *s, struct loop *loop,
 static enum exit_status serve_import(struct session *s, const char *busid)
 {
 	int manager = s->options->manager_fd;
-	struct ipc_answer a;
+	struct ipc_answer a = { 0 };
 	struct loop *loop;
 	struct usb_device *device;
 	enum exit_status status;
@@ -323,7 +324,9 @@ enum exit_status session_run(const struct session_options *options)
 	status = serve_operation(&s);
 	channel_free(s.channel);
 	(void)close(options->manager_fd);
-	if (s.lock_fd >= 0)
+	if (s.lock_fd >= 0) {
+		claim_settle(s.lock_fd);
 		(void)close(s.lock_fd);
+	}
 	return status;
 }

@@ -26,6 +26,16 @@ void channel_consume(struct channel *c, size_t bytes)
 	c->ops->consume(c, bytes);
 }
 
+void channel_gather(void *to, const struct iovec pieces[2], size_t bytes)
+{
+	size_t first = pieces[0].iov_len < bytes ? pieces[0].iov_len : bytes;
+
+	memcpy(to, pieces[0].iov_base, first);
+	if (first < bytes)
+		memcpy((uint8_t *)to + first, pieces[1].iov_base,
+		       bytes - first);
+}
+
 int channel_ended(struct channel *c)
 {
 	return c->ops->ended(c);

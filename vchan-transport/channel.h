@@ -82,6 +82,9 @@ struct channel {
 ssize_t channel_peek(struct channel *c, struct iovec ret_pieces[2]);
 void channel_consume(struct channel *c, size_t bytes);
 
+/* Copies the first `bytes`, no more than there are, out of two pieces. */
+void channel_gather(void *to, const struct iovec pieces[2], size_t bytes);
+
 /*
  * How the stream has ended, 0 if it has not; bytes may still lie there.  Who
  * waits for the rest of a message asks this first and then channel_peek: what

@@ -116,15 +116,12 @@ static ssize_t shm_read(struct channel *c, void *to, size_t bytes)
 {
 	struct iovec pieces[2];
 	ssize_t n = shm_peek(c, pieces);
-	size_t first;
 
 	if (n <= 0)
 		return n;
 	if ((size_t)n < bytes)
 		bytes = (size_t)n;
-	first = pieces[0].iov_len < bytes ? pieces[0].iov_len : bytes;
-	memcpy(to, pieces[0].iov_base, first);
-	memcpy((uint8_t *)to + first, pieces[1].iov_base, bytes - first);
+	channel_gather(to, pieces, bytes);
 	shm_consume(c, bytes);
 	return (ssize_t)bytes;
 }
@@ -182,7 +179,7 @@ static int64_t now_ns(void)
 	struct timespec ts;
 
 	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000000000ll + ts.tv_nsec;
+	return ts.tv_sec * 1000000000LL + ts.tv_nsec;
 }
 
 /*

@@ -23,6 +23,8 @@
 #define MAX_COUNT 10000
 #define ALIGNMENT 4096
 
+static uint64_t times[MAX_COUNT];
+
 static uint64_t now_ns(void)
 {
 	struct timespec ts;
@@ -39,7 +41,7 @@ static int compare(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static int report(uint64_t *times, size_t count)
+static int report(size_t count)
 {
 	qsort(times, count, sizeof(*times), compare);
 	printf("%llu\n", (unsigned long long)times[count / 2]);
@@ -49,12 +51,11 @@ static int report(uint64_t *times, size_t count)
 static int bench_blocks(bool is_write, size_t bytes, size_t count,
 			const char *path)
 {
-	uint64_t *times = calloc(count, sizeof(*times));
 	int fd = open(path,
 		      (is_write ? O_WRONLY : O_RDONLY) | O_DIRECT | O_CLOEXEC);
 	void *block;
 
-	if (!times || fd < 0 || posix_memalign(&block, ALIGNMENT, bytes) != 0) {
+	if (fd < 0 || posix_memalign(&block, ALIGNMENT, bytes) != 0) {
 		perror(path);
 		return 1;
 	}
@@ -71,16 +72,15 @@ static int bench_blocks(bool is_write, size_t bytes, size_t count,
 			return 1;
 		}
 	}
-	return report(times, count);
+	return report(count);
 }
 
 static int bench_control(size_t count, const char *path)
 {
-	uint64_t *times = calloc(count, sizeof(*times));
 	int fd = open(path, O_RDWR | O_CLOEXEC);
 	uint8_t descriptor[18];
 
-	if (!times || fd < 0) {
+	if (fd < 0) {
 		perror(path);
 		return 1;
 	}
@@ -102,7 +102,7 @@ static int bench_control(size_t count, const char *path)
 			return 1;
 		}
 	}
-	return report(times, count);
+	return report(count);
 }
 
 int main(int argc, char **argv)
