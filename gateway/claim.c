@@ -5,11 +5,13 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/usbdevice_fs.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -18,7 +20,9 @@
 #include "vchan-transport/log.h"
 
 #define SUFFIX     ".lock"
+#define SETTLED    " settled\n"
 #define PATH_BYTES 512
+#define SYSFS      "/sys"
 
 /* Opens and locks: the descriptor, -EBUSY if it is locked, or -errno. */
 static int lock_file(const char *path, int flags)
@@ -113,8 +117,14 @@ int claim_take(const char *dir, const char *busid, int *ret_fd)
 	return 0;
 }
 
+struct note {
+	unsigned devnum;
+	unsigned configuration;
+	bool is_settled; /* the session has put the device back */
+};
+
 /* False if the file says nothing: the device is a virtual one. */
-static bool read_note(int fd, unsigned *ret_devnum, unsigned *ret_configuration)
+static bool read_note(int fd, struct note *ret_note)
 {
 	char text[64];
 	ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
@@ -123,27 +133,46 @@ static bool read_note(int fd, unsigned *ret_devnum, unsigned *ret_configuration)
 	if (n <= 0)
 		return false;
 	text[n] = '\0';
-	*ret_devnum = (unsigned)strtoul(text, &end, 10);
-	*ret_configuration = (unsigned)strtoul(end, NULL, 10);
+	ret_note->devnum = (unsigned)strtoul(text, &end, 10);
+	ret_note->configuration = (unsigned)strtoul(end, &end, 10);
+	ret_note->is_settled = strcmp(end, SETTLED) == 0;
 	return true;
+}
+
+/* What it replaces is never longer. */
+static int write_note(int fd, const struct note *note)
+{
+	char text[64];
+	int len = snprintf(text, sizeof(text), "%u %u%s", note->devnum,
+			   note->configuration,
+			   note->is_settled ? SETTLED : "\n");
+
+	return pwrite(fd, text, (size_t)len, 0) == len ? 0 : -EIO;
 }
 
 int claim_note(int fd, unsigned devnum, unsigned configuration)
 {
-	unsigned noted_devnum;
-	unsigned noted_configuration;
-	char text[64];
-	int len;
+	const struct note found = { .devnum = devnum,
+				    .configuration = configuration };
+	struct note noted;
 
-	if (read_note(fd, &noted_devnum, &noted_configuration) &&
-	    noted_devnum == devnum)
+	if (read_note(fd, &noted) && noted.devnum == devnum &&
+	    !noted.is_settled)
 		return 0;
-	len = snprintf(text, sizeof(text), "%u %u\n", devnum, configuration);
 	if (ftruncate(fd, 0) < 0)
 		return -errno;
-	if (pwrite(fd, text, (size_t)len, 0) != len)
-		return -EIO;
-	return 0;
+	return write_note(fd, &found);
+}
+
+void claim_settle(int fd)
+{
+	struct note note;
+
+	if (!read_note(fd, &note))
+		return;
+	note.is_settled = true;
+	/* Without it the device is reset once more, which does no harm. */
+	(void)write_note(fd, &note);
 }
 
 /* ---- putting back ---- */
@@ -238,19 +267,44 @@ out:
 
 /* ---- the sweep ---- */
 
+/*
+ * A killed session may have left the device in the middle of a command, which
+ * its driver would get the rest of.
+ */
+static void reset_device(const char *busid, const struct note *note)
+{
+	char path[PATH_BYTES];
+	unsigned busnum;
+	int dir_fd;
+	int fd;
+
+	(void)snprintf(path, sizeof(path), SYSFS "/bus/usb/devices/%s", busid);
+	dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir_fd < 0 || read_number_at(dir_fd, "devnum") != note->devnum)
+		return;
+	busnum = read_number_at(dir_fd, "busnum");
+	(void)snprintf(path, sizeof(path), "/dev/bus/usb/%03u/%03u", busnum,
+		       note->devnum);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0 || ioctl(fd, USBDEVFS_RESET) < 0)
+		log_warn("device %s: cannot be reset: %s", busid,
+			 strerror(errno));
+}
+
 /* In the child: holds the claim and nothing else of the manager's. */
 static void __attribute__((noreturn))
 put_back_and_exit(int claim_fd, const char *path, const char *busid)
 {
-	unsigned configuration = 0;
-	unsigned devnum = 0;
+	struct note note = { 0 };
 	int r;
 
 	if (claim_fd > 3)
 		(void)close_range(3, (unsigned)claim_fd - 1, 0);
 	(void)close_range((unsigned)claim_fd + 1, ~0u, 0);
-	(void)read_note(claim_fd, &devnum, &configuration);
-	r = claim_put_back("/sys", busid, devnum, configuration);
+	(void)read_note(claim_fd, &note);
+	if (!note.is_settled)
+		reset_device(busid, &note);
+	r = claim_put_back(SYSFS, busid, note.devnum, note.configuration);
 	if (r < 0)
 		log_error("device %s: cannot be put back as it was found: %s; "
 			  "unplug it and plug it in again",
@@ -265,13 +319,12 @@ put_back_and_exit(int claim_fd, const char *path, const char *busid)
 static bool sweep_one(const char *path, const char *busid)
 {
 	int fd = lock_file(path, 0);
-	unsigned configuration;
-	unsigned devnum;
+	struct note note;
 	pid_t pid;
 
 	if (fd < 0)
 		return fd == -EBUSY;
-	if (!read_note(fd, &devnum, &configuration)) {
+	if (!read_note(fd, &note)) {
 		(void)unlink(path);
 		(void)close(fd);
 		return false;

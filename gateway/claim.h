@@ -33,9 +33,15 @@ int claim_take(const char *dir, const char *busid, int *ret_fd);
 int claim_note(int fd, unsigned devnum, unsigned configuration);
 
 /*
+ * Notes that the session ends in order: the device is as it was found and needs
+ * no reset. Works in the sandbox.
+ */
+void claim_settle(int fd);
+
+/*
  * Removes the files whose claims have ended. A device with a note is put back
  * first, by a child process that holds the claim meanwhile, since the kernel
- * may take its time. Returns how many claims are held, by sessions or such
+ * may take its time; it is reset before if its session was killed. Returns how many claims are held, by sessions or such
  * children.
  */
 unsigned claim_sweep(const char *dir);

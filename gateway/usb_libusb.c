@@ -327,6 +327,7 @@ static int reset(struct usb_device *d)
 		return host_errno(r);
 	for (uint8_t i = 0; i < HOST_MAX_INTERFACES; i++)
 		h->alternates[i] = 0;
+	h->has_done_bulk = false;
 	return 0;
 }
 
@@ -425,6 +426,36 @@ bool host_drop_free_buffers(struct host_device *h)
 
 /* From beginning to end. */
 
+/* Known to others who redirect USB: they do not work after one. */
+static bool is_spoiled_by_reset(const struct host_device *h)
+{
+	static const struct {
+		uint16_t vendor;
+		uint16_t product;
+	} devices[] = {
+		{ 0x1210, 0x001c },
+		{ 0x2798, 0x0001 },
+	};
+	const struct descriptors *d = &h->base.descriptors;
+
+	for (size_t i = 0; i < sizeof(devices) / sizeof(devices[0]); i++)
+		if (d->vendor == devices[i].vendor &&
+		    d->product == devices[i].product)
+			return true;
+	return false;
+}
+
+/*
+ * A protocol over bulk endpoints may have been left in the middle of a command,
+ * by a link that died or a guest that was in a hurry; the next driver would get
+ * the rest. A guest cannot mend it: vhci_hcd does not pass its resets on.
+ */
+static void reset_protocol(struct host_device *h)
+{
+	if (h->has_done_bulk && !is_spoiled_by_reset(h))
+		(void)libusb_reset_device(h->handle);
+}
+
 /*
  * As it was found. Where the configuration is another one by now, Linux puts the
  * drivers on the first one itself.
@@ -435,6 +466,7 @@ static void put_back(struct host_device *h)
 		if (h->alternates[i] != 0)
 			(void)libusb_set_interface_alt_setting(h->handle, i, 0);
 	release_all(h);
+	reset_protocol(h);
 	if (h->base.configuration != h->first_configuration)
 		(void)change_configuration(h, h->first_configuration);
 	else

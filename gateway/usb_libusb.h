@@ -70,6 +70,7 @@ struct host_device {
 	uint32_t had_driver;
 	uint8_t alternates[HOST_MAX_INTERFACES];
 	uint8_t first_configuration;
+	bool has_done_bulk; /* since it was opened, or reset */
 
 	struct host_free_buffer *free_buffers[HOST_NUM_BUFFER_SIZES];
 	size_t free_buffer_bytes;

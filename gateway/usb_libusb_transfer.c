@@ -336,6 +336,7 @@ int host_submit(struct usb_device *d, struct urb *urb)
 		return host_errno(r);
 
 	t->cancel_status = 0;
+	h->has_done_bulk |= urb->type == USB_BULK;
 	list_add(h, t);
 	if (urb->type == USB_CONTROL)
 		limit_control(h, t);

@@ -320,6 +320,11 @@ a_note_about_the_same_device_stays_until_it_is_acted_on(void **state)
 	assert_text("99-8.lock", "5 1\n");
 	assert_int_equal(claim_note(fd, 6, 2), 0);
 	assert_text("99-8.lock", "6 2\n");
+
+	claim_settle(fd);
+	assert_text("99-8.lock", "6 2 settled\n");
+	assert_int_equal(claim_note(fd, 6, 3), 0);
+	assert_text("99-8.lock", "6 3\n");
 	(void)unlink(in_dir("99-8.lock"));
 	(void)close(fd);
 }

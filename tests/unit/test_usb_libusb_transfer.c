@@ -27,6 +27,35 @@ static void a_bulk_transfer_gets_what_the_device_gave(void **state)
 	close_device();
 }
 
+static void a_device_that_moved_bulk_data_is_reset_at_the_end(void **state)
+{
+	static const struct {
+		enum usb_transfer_type type;
+		uint8_t endpoint;
+		const char *journal;
+	} cases[] = {
+		{ USB_BULK, 0x81, "release 0, release 2, reset, attach 0, " },
+		{ USB_INTERRUPT, 0x85, "release 0, release 2, attach 0, " },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct buffer buffer;
+		struct urb urb;
+
+		open_device();
+		urb = make_urb(cases[i].type, cases[i].endpoint, &buffer, 8);
+		submit(&urb);
+		fake_usbfs_finish(&usbfs, 0, 0, 8);
+		await(1);
+		done(&urb);
+		close_device();
+
+		assert_string_equal(usbfs.journal, cases[i].journal);
+		(void)tear_down(state);
+		(void)set_up(state);
+	}
+}
+
 static void only_a_zero_packet_is_asked_for_of_usbfs(void **state)
 {
 	struct buffer buffer;
@@ -465,6 +494,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			a_bulk_transfer_gets_what_the_device_gave, set_up,
 			tear_down),
+		cmocka_unit_test_setup_teardown(
+			a_device_that_moved_bulk_data_is_reset_at_the_end,
+			set_up, tear_down),
 		cmocka_unit_test_setup_teardown(
 			only_a_zero_packet_is_asked_for_of_usbfs, set_up,
 			tear_down),
