@@ -118,7 +118,7 @@ static enum exit_status give_to_vhci(const struct usbip_device *device,
 		return port_failure(failure, r);
 	}
 	link->vhci_fd = pair[0];
-	link->devid = usbip_devid(device);
+	link->device = *device;
 	return EXIT_OK;
 }
 

@@ -8,17 +8,16 @@
 #ifndef LINK_H
 #define LINK_H
 
-#include <stdint.h>
-
 #include "vchan-transport/exit_status.h"
+#include "vchan-transport/usbip.h"
 
 struct channel;
 
 struct link_options {
-	struct channel *channel; /* after OP_REP_IMPORT; owned */
-	int vhci_fd;             /* stream socket, the URBs' side; owned */
-	uint32_t devid;          /* of the imported device */
-	const char *who;         /* for the log: "xen:0 1-1.2" */
+	struct channel *channel;    /* after OP_REP_IMPORT; owned */
+	int vhci_fd;                /* stream socket, the URBs' side; owned */
+	struct usbip_device device; /* as imported */
+	const char *who;            /* for the log: "xen:0 1-1.2" */
 };
 
 /* Runs until either side ends; logs why.  The exit status of the process. */

@@ -51,7 +51,8 @@ static bool judge_header(struct link *l)
 	if (unjudged(p) < USBIP_HEADER_BYTES)
 		return false;
 	usbip_header_decode(&p->header, p->bytes + p->approved);
-	verdict = urb_check_command(&p->header, l->options->devid);
+	verdict =
+		urb_check_command(&p->header, usbip_devid(&l->options->device));
 	if (verdict != URB_OK) {
 		link_refuse(l, LINK_BAD_COMMAND, verdict);
 		return false;

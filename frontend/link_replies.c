@@ -30,25 +30,49 @@ static size_t held(const struct iovec pieces[2])
 	return pieces[0].iov_len + pieces[1].iov_len;
 }
 
+/* How much of a reply's data is judged too, and not only passed on. */
+static size_t judged_data(const struct usbip_header *reply,
+			  const struct urb_entry *entry)
+{
+	size_t n = urb_reply_payload(reply, entry);
+
+	if (!entry->is_device_descriptor)
+		return 0;
+	return n < URB_DEVICE_DESCRIPTOR_BYTES ? n
+					       : URB_DEVICE_DESCRIPTOR_BYTES;
+}
+
+/* Takes the next header into private memory; false: not all there, or bad. */
 static bool judge_reply(struct link *l, struct iovec pieces[2])
 {
 	struct reply_pump *p = &l->replies;
-	uint8_t bytes[USBIP_HEADER_BYTES];
+	size_t bytes = USBIP_HEADER_BYTES;
+	size_t data = 0;
 	enum urb_verdict verdict;
 
-	channel_gather(bytes, pieces, sizeof(bytes));
-	drop_front(pieces, sizeof(bytes));
-	channel_consume(l->channel, sizeof(bytes));
-	usbip_header_decode(&p->header, bytes);
+	channel_gather(p->judged, pieces, bytes);
+	usbip_header_decode(&p->header, p->judged);
 	verdict = urb_table_check_reply(l->table, &p->header, &p->entry);
+	if (verdict == URB_OK) {
+		data = judged_data(&p->header, p->entry);
+		bytes += data;
+		if (held(pieces) < bytes)
+			return false;
+		channel_gather(p->judged, pieces, bytes);
+		verdict = urb_check_device_descriptor(
+			&l->options->device, p->judged + USBIP_HEADER_BYTES,
+			data);
+	}
 	if (verdict != URB_OK) {
 		link_refuse(l, LINK_BAD_REPLY, verdict);
 		return false;
 	}
+	drop_front(pieces, bytes);
+	channel_consume(l->channel, bytes);
 	usbip_header_encode(p->judged, &p->header);
 	p->judged_start = 0;
-	p->judged_end = USBIP_HEADER_BYTES;
-	p->data_left = urb_reply_payload(&p->header, p->entry);
+	p->judged_end = bytes;
+	p->data_left = urb_reply_payload(&p->header, p->entry) - data;
 	p->num_packets = p->entry->packets ? p->entry->num_packets : 0;
 	p->stage = PUMP_DATA;
 	if (p->num_packets == 0)

@@ -220,12 +220,12 @@ static enum exit_status take_device(const struct conversation *c,
 /* From here on the client's connection is vhci_hcd's. */
 static enum exit_status become_link(struct conversation *c,
 				    struct import *import, const char *busid,
-				    uint32_t devid)
+				    const struct usbip_device *device)
 {
 	char who[ADDRESS_TEXT_CAP + USBIP_BUSID_BYTES];
 	struct link_options link = { .channel = import->channel,
 				     .vhci_fd = c->options->peer_fd,
-				     .devid = devid,
+				     .device = *device,
 				     .who = who };
 
 	(void)snprintf(who, sizeof(who), "%s %s", import->gateway, busid);
@@ -266,7 +266,7 @@ static enum exit_status serve_import(struct conversation *c)
 		import_close(&import);
 		return reply_failed(r);
 	}
-	return become_link(c, &import, busid, usbip_devid(&device));
+	return become_link(c, &import, busid, &device);
 }
 
 static enum exit_status serve_operation(struct conversation *c)

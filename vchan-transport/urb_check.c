@@ -37,6 +37,8 @@ const char *urb_verdict_sentence(enum urb_verdict verdict)
 		return "a sequence number that is in flight already";
 	case URB_UNKNOWN_SEQNUM:
 		return "an answer to nothing that was asked";
+	case URB_BAD_DESCRIPTOR:
+		return "the descriptor of another device than was imported";
 	case URB_TOO_MANY:
 		return "more transfers at once than may be in flight";
 	}
@@ -117,6 +119,27 @@ size_t urb_reply_payload(const struct usbip_header *reply,
 	if (reply->command != USBIP_RET_SUBMIT || !entry->is_in)
 		return 0;
 	return reply->ret_submit.actual_length;
+}
+
+static uint16_t get_le16(const uint8_t *bytes)
+{
+	return (uint16_t)(bytes[0] | bytes[1] << 8);
+}
+
+/* USB 2.0, 9.6.1. */
+enum urb_verdict urb_check_device_descriptor(const struct usbip_device *device,
+					     const uint8_t *bytes,
+					     size_t num_bytes)
+{
+	if (num_bytes >= 7 &&
+	    (bytes[4] != device->class || bytes[5] != device->subclass ||
+	     bytes[6] != device->protocol))
+		return URB_BAD_DESCRIPTOR;
+	if (num_bytes >= 14 && (get_le16(bytes + 8) != device->vendor ||
+				get_le16(bytes + 10) != device->product ||
+				get_le16(bytes + 12) != device->release))
+		return URB_BAD_DESCRIPTOR;
+	return URB_OK;
 }
 
 enum urb_verdict urb_check_reply_packets(const struct urb_entry *entry,

@@ -33,6 +33,7 @@ enum urb_verdict {
 	URB_BAD_ACTUAL,     /* more than was asked for, or sums that differ */
 	URB_BAD_SEQNUM,     /* a sequence number that is in flight */
 	URB_UNKNOWN_SEQNUM, /* an answer to nothing */
+	URB_BAD_DESCRIPTOR, /* a device descriptor of another device */
 	URB_TOO_MANY,       /* more than URB_MAX_IN_FLIGHT */
 };
 
@@ -89,6 +90,7 @@ struct urb_entry {
 	uint32_t target;      /* of an unlink */
 	bool is_in;
 	bool is_unlink;
+	bool is_device_descriptor; /* GET_DESCRIPTOR for it */
 	/* num_packets submitted packets, owned by the table; NULL if not iso */
 	struct usbip_iso_packet *packets;
 };
@@ -124,6 +126,16 @@ enum urb_verdict urb_table_check_reply(struct urb_table *table,
 /* Bytes of data that follow an accepted reply, before packet descriptors. */
 size_t urb_reply_payload(const struct usbip_header *reply,
 			 const struct urb_entry *entry);
+
+/*
+ * Judges the first `num_bytes`, as many as there are up to
+ * URB_DEVICE_DESCRIPTOR_BYTES, of a device descriptor: is it still the device that
+ * was imported?  What a gateway showed at import is what was decided on.
+ */
+#define URB_DEVICE_DESCRIPTOR_BYTES 18
+enum urb_verdict urb_check_device_descriptor(const struct usbip_device *device,
+					     const uint8_t *bytes,
+					     size_t num_bytes);
 
 /*
  * Judges the packet descriptors that follow an accepted reply to a command

@@ -85,6 +85,15 @@ static bool reserve_packets(struct slot *slot, uint32_t num_packets)
 	return true;
 }
 
+/* Standard GET_DESCRIPTOR of type 1, from the device: USB 2.0, 9.4.3. */
+static bool asks_for_device_descriptor(const struct usbip_header *command)
+{
+	const uint8_t *setup = command->submit.setup;
+
+	return command->endpoint == 0 && urb_is_in(command) &&
+	       setup[0] == 0x80 && setup[1] == 6 && setup[3] == 1;
+}
+
 static bool fill_submit(struct slot *slot, const struct usbip_header *command,
 			const struct usbip_iso_packet *packets)
 {
@@ -99,6 +108,7 @@ static bool fill_submit(struct slot *slot, const struct usbip_header *command,
 		.length = submit->length,
 		.num_packets = submit->num_packets,
 		.is_in = urb_is_in(command),
+		.is_device_descriptor = asks_for_device_descriptor(command),
 	};
 	if (is_iso) {
 		memcpy(slot->packets, packets,

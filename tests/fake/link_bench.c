@@ -54,6 +54,11 @@ void link_put_data(struct link_bytes *s, size_t n)
 		at[i] = (uint8_t)(i * 29 + (i >> 8) * 3 + s->used);
 }
 
+void link_put_bytes(struct link_bytes *s, const uint8_t *bytes, size_t n)
+{
+	memcpy(put(s, n), bytes, n);
+}
+
 void link_put_packets(struct link_bytes *s,
 		      const struct usbip_iso_packet *packets, uint32_t n)
 {
@@ -183,7 +188,7 @@ int link_bench_start(struct link_bench *b)
 {
 	const struct link_options options = { .channel = b->links_channel,
 					      .vhci_fd = b->links_vhci,
-					      .devid = LINK_BENCH_DEVID,
+					      .device = LINK_BENCH_DEVICE,
 					      .who = "test" };
 
 	b->pid = fork();
@@ -439,6 +444,12 @@ bool link_bench_queue_commands(struct link_bench *b, struct link_bytes *s)
 bool link_bench_stall_commands(struct link_bench *b, struct link_bytes *s)
 {
 	return fill(b, s, false) && pass(b, s, false, s->used, s->used);
+}
+
+bool link_bench_fill_commands(struct link_bench *b, struct link_bytes *s)
+{
+	rewind_bytes(s);
+	return fill(b, s, false);
 }
 
 bool link_bench_fill_replies(struct link_bench *b, struct link_bytes *s)

@@ -18,7 +18,13 @@
 #include "vchan-transport/usbip.h"
 
 #define LINK_BENCH_DEVID 0x00010002
-#define LINK_BYTES_CAP   (11u << 20)
+/* What the import said. */
+#define LINK_BENCH_DEVICE                                                      \
+	{                                                                      \
+		.busnum = 1, .devnum = 2, .vendor = 0x1050, .product = 0x0407, \
+		.release = 0x0543, .class = 0, .subclass = 0, .protocol = 0    \
+	}
+#define LINK_BYTES_CAP (11u << 20)
 
 /* A stream to pass; too long a one aborts. */
 struct link_bytes {
@@ -31,6 +37,7 @@ struct link_bytes {
 void link_bytes_clear(struct link_bytes *s);
 void link_put_header(struct link_bytes *s, const struct usbip_header *h);
 void link_put_data(struct link_bytes *s, size_t n);
+void link_put_bytes(struct link_bytes *s, const uint8_t *bytes, size_t n);
 void link_put_packets(struct link_bytes *s,
 		      const struct usbip_iso_packet *packets, uint32_t n);
 
@@ -78,6 +85,7 @@ bool link_bench_pass_replies_cut(struct link_bench *b, struct link_bytes *s,
 bool link_bench_stall_commands(struct link_bench *b, struct link_bytes *s);
 bool link_bench_stall_replies(struct link_bench *b, struct link_bytes *s);
 /* The first half of that. */
+bool link_bench_fill_commands(struct link_bench *b, struct link_bytes *s);
 bool link_bench_fill_replies(struct link_bench *b, struct link_bytes *s);
 
 /* Before the start: what the socket takes; a stall then goes on from there. */

@@ -18,6 +18,7 @@
 #include <cmocka.h>
 
 #include "tests/fake/link_bench.h"
+#include "tests/fake/shm_tap.h"
 #include "vchan-transport/urb_check.h"
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
@@ -241,6 +242,7 @@ static void words_that_mean_nothing_do_not_reach_vhci(void **state)
 	struct link_bench *b = *state;
 	struct usbip_header h = ret_submit(SEQ_OUT, 0, 100);
 	static struct link_bytes expected;
+	struct iovec v;
 
 	put_in_flight(b);
 	h.devid = 0xa5a5a5a5;
@@ -249,7 +251,9 @@ static void words_that_mean_nothing_do_not_reach_vhci(void **state)
 	h.ret_submit.num_packets = USBIP_NOT_ISO;
 	h.ret_submit.error_count = 0xa5a5a5a5;
 	link_put_header(&replies, &h);
-	assert_true(link_bench_reply_all(b, &replies));
+	v = (struct iovec){ replies.bytes, replies.used };
+	assert_int_equal(channel_writev(b->gateway, &v, 1), replies.used);
+	channel_flush(b->gateway);
 	link_bytes_clear(&expected);
 	link_ret_submit_out(&expected, SEQ_OUT, 0, 100);
 	assert_true(link_bench_expect_replies(b, &expected));
@@ -350,6 +354,33 @@ static void a_packets_status_that_is_no_error_is_refused(void **state)
 	check_bad_packets(state, packets);
 }
 
+/* --------------------------------------------------------- the ring itself */
+
+static void indices_that_cannot_be_end_the_link(void **state)
+{
+	struct link_bench b = { 0 };
+	struct shm_tap tap;
+
+	(void)state;
+	assert_int_equal(link_bench_prepare(&b, true), 0);
+	channel_free(b.gateway);
+	channel_free(b.links_channel);
+	assert_int_equal(shm_tap_open(&tap), 0);
+	b.gateway = tap.server;
+	b.links_channel = tap.client;
+	assert_int_equal(link_bench_start(&b), 0);
+
+	link_submit_in(&commands, 1, 100);
+	assert_true(link_bench_pass_commands(&b, &commands));
+	memset(tap.memory, 0xf0, SHM_TAP_CONTROL_BYTES);
+	channel_flush(b.gateway);
+	assert_int_equal(channel_end(b.gateway), 0);
+	assert_int_equal(link_bench_wait(&b), EXIT_PROTOCOL);
+	assert_true(link_bench_vhci_ended(&b));
+	link_bench_close(&b);
+	shm_tap_close(&tap);
+}
+
 /* ------------------------------------------------------- a vhci that lies */
 
 /* The command is not passed on, and the link ends. */
@@ -413,6 +444,71 @@ static void a_seqnum_twice_in_flight_is_refused(void **state)
 	assert_int_equal(link_bench_wait(b), EXIT_PROTOCOL);
 }
 
+/* ------------------------------------------------- another device behind it */
+
+static const uint8_t device_descriptor[18] = { 18,   1,    0,    2,    0, 0,
+					       0,    64,   0x50, 0x10, 7, 4,
+					       0x43, 0x05, 1,    2,    3, 1 };
+
+/* vhci asks for the device descriptor and gets `bytes` of this one. */
+static void answer_descriptor(struct link_bench *b, const uint8_t *descriptor,
+			      size_t bytes)
+{
+	struct usbip_header h = { .command = USBIP_CMD_SUBMIT,
+				  .seqnum = SEQ_IN,
+				  .devid = LINK_BENCH_DEVID,
+				  .direction = USBIP_DIR_IN,
+				  .submit = { .length = 64,
+					      .setup = { 0x80, 6, 0, 1, 0, 0,
+							 64, 0 } } };
+
+	link_put_header(&commands, &h);
+	assert_true(link_bench_pass_commands(b, &commands));
+	h = ret_submit(SEQ_IN, 0, (uint32_t)bytes);
+	link_put_header(&replies, &h);
+	link_put_bytes(&replies, descriptor, bytes);
+}
+
+static void the_descriptor_of_the_imported_device_passes(void **state)
+{
+	struct link_bench *b = *state;
+
+	answer_descriptor(b, device_descriptor, 18);
+
+	assert_true(link_bench_pass_replies(b, &replies));
+}
+
+static void its_first_eight_bytes_pass(void **state)
+{
+	struct link_bench *b = *state;
+
+	answer_descriptor(b, device_descriptor, 8);
+
+	assert_true(link_bench_pass_replies(b, &replies));
+}
+
+static void the_descriptor_of_another_product_is_refused(void **state)
+{
+	uint8_t other[18];
+
+	memcpy(other, device_descriptor, sizeof(other));
+	other[10]++;
+	answer_descriptor(*state, other, 18);
+
+	check_refused(*state, 0);
+}
+
+static void a_class_that_was_not_imported_is_refused(void **state)
+{
+	uint8_t other[18];
+
+	memcpy(other, device_descriptor, sizeof(other));
+	other[4] = 3;
+	answer_descriptor(*state, other, 8);
+
+	check_refused(*state, 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -442,10 +538,15 @@ int main(void)
 		TEST(packets_whose_sum_is_less_are_refused),
 		TEST(packets_whose_sum_is_more_are_refused),
 		TEST(a_packets_status_that_is_no_error_is_refused),
+		cmocka_unit_test(indices_that_cannot_be_end_the_link),
 		TEST(a_command_for_another_device_is_refused),
 		TEST(a_reply_as_a_command_is_refused),
 		TEST(a_command_that_is_too_long_is_refused),
 		TEST(a_seqnum_twice_in_flight_is_refused),
+		TEST(the_descriptor_of_the_imported_device_passes),
+		TEST(its_first_eight_bytes_pass),
+		TEST(the_descriptor_of_another_product_is_refused),
+		TEST(a_class_that_was_not_imported_is_refused),
 	};
 
 	return cmocka_run_group_tests_name("link_hostile", tests, NULL, NULL);
