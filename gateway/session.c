@@ -248,7 +248,7 @@ static enum exit_status serve_import(struct session *s, const char *busid)
 	if (r == 0)
 		r = ipc_receive_answer(manager, &a, &device_fd, &s->lock_fd,
 				       OPERATION_LIMIT_MS);
-	if (r < 0)
+	if (r != 0)
 		return refuse_import(s, busid, USBIP_ST_ERROR,
 				     "the manager does not answer");
 	if (a.type != IPC_OPENED)
