@@ -244,10 +244,10 @@ static bool receive_header(struct engine *e)
 	ssize_t n = channel_peek(e->channel, pieces);
 
 	if (n < USBIP_HEADER_BYTES) {
-		if (n < 0 && !ended)
-			ended = (int)n;
-		if (ended == -EPIPE && n <= 0)
+		if (n == -EPIPE)
 			engine_lose(e, ENGINE_PEER_ENDED);
+		else if (n < 0)
+			engine_lose_channel(e, (int)n);
 		else if (ended)
 			engine_lose_channel(e, ended);
 		return false;

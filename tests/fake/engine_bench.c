@@ -4,12 +4,14 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "vchan-transport/loop.h"
 
 /* Events that one turn finds lead to work in the next. */
-#define TURNS 3
+#define TURNS     3
+#define ASLEEP_MS 100
 
 static uint64_t soon(void)
 {
@@ -23,7 +25,8 @@ static void on_turn(void *arg)
 	loop_stop(b->loop);
 }
 
-static int open_channels(struct engine_bench *b, bool is_shm)
+static int open_channels(bool is_shm, struct channel **ret_channel,
+			 struct channel **ret_peer)
 {
 	int fds[2];
 	int r;
@@ -32,14 +35,24 @@ static int open_channels(struct engine_bench *b, bool is_shm)
 		return -errno;
 	if (is_shm) {
 		r = channel_shm_serve(fds[0], CHANNEL_MIN_RING_BYTES,
-				      &b->channel);
-		return r < 0 ? r : channel_shm_join(fds[1], soon(), &b->peer);
+				      ret_channel);
+		return r < 0 ? r : channel_shm_join(fds[1], soon(), ret_peer);
 	}
-	r = channel_socket_new(fds[0], &b->channel);
-	return r < 0 ? r : channel_socket_new(fds[1], &b->peer);
+	r = channel_socket_new(fds[0], ret_channel);
+	return r < 0 ? r : channel_socket_new(fds[1], ret_peer);
 }
 
 int engine_bench_open(struct engine_bench *b, bool is_shm, size_t budget_bytes)
+{
+	struct channel *channel;
+	struct channel *peer;
+	int r = open_channels(is_shm, &channel, &peer);
+
+	return r < 0 ? r : engine_bench_open_on(b, channel, peer, budget_bytes);
+}
+
+int engine_bench_open_on(struct engine_bench *b, struct channel *channel,
+			 struct channel *peer, size_t budget_bytes)
 {
 	struct engine_options options = { .devid = ENGINE_BENCH_DEVID,
 					  .budget_bytes = budget_bytes,
@@ -47,7 +60,9 @@ int engine_bench_open(struct engine_bench *b, bool is_shm, size_t budget_bytes)
 
 	memset(b, 0, sizeof(*b));
 	fake_usb_device_init(&b->device);
-	if (open_channels(b, is_shm) < 0 || loop_new(&b->loop) < 0 ||
+	b->channel = channel;
+	b->peer = peer;
+	if (loop_new(&b->loop) < 0 ||
 	    loop_timer_start(b->loop, 0, 0, on_turn, b, &b->turn) < 0)
 		return -1;
 	options.loop = b->loop;
@@ -73,6 +88,25 @@ void engine_bench_turn(struct engine_bench *b)
 		loop_timer_again(b->turn, 0);
 		loop_run(b->loop);
 	}
+}
+
+static uint64_t cpu_ms(void)
+{
+	struct timespec ts;
+
+	(void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+bool engine_bench_is_asleep(struct engine_bench *b)
+{
+	uint64_t before;
+
+	engine_bench_turn(b);
+	before = cpu_ms();
+	loop_timer_again(b->turn, ASLEEP_MS);
+	loop_run(b->loop);
+	return cpu_ms() - before < ASLEEP_MS / 4;
 }
 
 static void on_limit(void *arg)

@@ -33,11 +33,17 @@ struct engine_bench {
 
 /* Over shm, or over a socket pair; 0 or -1. */
 int engine_bench_open(struct engine_bench *b, bool is_shm, size_t budget_bytes);
+/* Over two ends that the test has made; they become the bench's. */
+int engine_bench_open_on(struct engine_bench *b, struct channel *channel,
+			 struct channel *peer, size_t budget_bytes);
 /* Gives back what the device holds first. */
 void engine_bench_close(struct engine_bench *b);
 
 /* Lets the loop do all that it can do now. */
 void engine_bench_turn(struct engine_bench *b);
+
+/* The loop has nothing to do, and uses next to no CPU doing it? */
+bool engine_bench_is_asleep(struct engine_bench *b);
 
 /* Until the engine has stopped its loop; how it ended. */
 enum engine_end engine_bench_run(struct engine_bench *b);

@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "tests/fake/engine_bench.h"
+#include "tests/fake/shm_tap.h"
 
 static int setup(void **state)
 {
@@ -134,6 +135,63 @@ static void the_end_waits_for_what_the_device_holds(void **state)
 	assert_int_equal(engine_bench_run(b), ENGINE_PEER_ENDED);
 }
 
+static void a_peer_that_breaks_the_channel_is_told_from_a_lost_one(void **state)
+{
+	struct engine_bench b;
+	struct shm_tap tap;
+
+	(void)state;
+	assert_int_equal(shm_tap_open(&tap), 0);
+	assert_int_equal(engine_bench_open_on(&b, tap.server, tap.client,
+					      ENGINE_BENCH_BUDGET),
+			 0);
+	b.device.is_cancelling = true;
+	submit(&b, 1, 16);
+	memset(tap.memory, 0xf0, SHM_TAP_CONTROL_BYTES);
+	assert_int_equal(engine_bench_run(&b), ENGINE_BAD_CHANNEL);
+	assert_int_equal(b.device.num_held, 0);
+	engine_bench_close(&b);
+	shm_tap_close(&tap);
+}
+
+/* ------------------------------------------------------------------ waiting */
+
+static void check_that_it_sleeps(bool is_shm)
+{
+	struct engine_bench b;
+	struct usbip_header h = engine_bench_submit(1, 0x81, 1u << 20);
+
+	assert_int_equal(engine_bench_open(&b, is_shm, ENGINE_BENCH_BUDGET), 0);
+	assert_true(engine_bench_is_asleep(&b));
+
+	/* With half a header, and with an URB in flight. */
+	assert_true(engine_bench_send(&b, "12345", 5));
+	assert_true(engine_bench_is_asleep(&b));
+	engine_bench_close(&b);
+	assert_int_equal(engine_bench_open(&b, is_shm, ENGINE_BENCH_BUDGET), 0);
+	assert_true(engine_bench_send_header(&b, &h));
+	assert_true(engine_bench_is_asleep(&b));
+
+	/* With an answer that its peer does not read, and commands behind. */
+	fake_usb_device_finish(&b.device, b.device.held[0], 0, 1u << 20);
+	h.seqnum++;
+	assert_true(engine_bench_send_header(&b, &h));
+	assert_true(engine_bench_is_asleep(&b));
+	engine_bench_close(&b);
+}
+
+static void an_engine_that_waits_over_shm_sleeps(void **state)
+{
+	(void)state;
+	check_that_it_sleeps(true);
+}
+
+static void an_engine_that_waits_over_a_socket_sleeps(void **state)
+{
+	(void)state;
+	check_that_it_sleeps(false);
+}
+
 /* -------------------------------------------------------------- the device */
 
 static void an_unplugged_device_answers_what_it_held_and_ends(void **state)
@@ -242,6 +300,10 @@ int main(void)
 		TEST(a_peer_that_dies_with_answers_unread_is_noticed),
 		TEST(a_loss_with_an_unlink_under_way_cancels_no_second_time),
 		TEST(the_end_waits_for_what_the_device_holds),
+		cmocka_unit_test(
+			a_peer_that_breaks_the_channel_is_told_from_a_lost_one),
+		cmocka_unit_test(an_engine_that_waits_over_shm_sleeps),
+		cmocka_unit_test(an_engine_that_waits_over_a_socket_sleeps),
 		TEST(an_unplugged_device_answers_what_it_held_and_ends),
 		TEST(a_device_that_goes_while_idle_ends_too),
 		TEST(a_device_that_goes_while_nobody_reads_ends_within_a_limit),

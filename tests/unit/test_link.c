@@ -230,6 +230,28 @@ static void a_buffer_may_be_full_at_any_byte(void **state)
 	assert_true(link_bench_stall_commands(b, &commands));
 }
 
+static void a_link_that_waits_sleeps(void **state)
+{
+	struct link_bench *b = *state;
+
+	start(b);
+	assert_true(link_bench_is_asleep(b));
+	link_submit_in(&commands, 1, 5 * MIB);
+	link_submit_out(&commands, 2, 100);
+	commands.used -= 10;
+	assert_true(link_bench_send_all(b, &commands));
+	assert_true(link_bench_is_asleep(b));
+	/* vhci does not read, the gateway does not either. */
+	link_ret_submit_in(&replies, 1, 0, 5 * MIB);
+	assert_true(link_bench_fill_replies(b, &replies));
+	assert_true(link_bench_is_asleep(b));
+	link_bytes_clear(&commands);
+	link_put_data(&commands, 10);
+	link_submit_out(&commands, 3, 3 * MIB);
+	assert_true(link_bench_fill_commands(b, &commands));
+	assert_true(link_bench_is_asleep(b));
+}
+
 static void a_lost_gateway_costs_no_cpu_while_vhci_does_not_read(void **state)
 {
 	struct link_bench *b = *state;
@@ -359,6 +381,7 @@ int main(void)
 		EACH(iso_replies_wait_for_a_vhci_that_does_not_read),
 		EACH(commands_wait_for_a_gateway_that_does_not_read),
 		EACH(a_buffer_may_be_full_at_any_byte),
+		EACH(a_link_that_waits_sleeps),
 		OF(over_shm,
 		   a_lost_gateway_costs_no_cpu_while_vhci_does_not_read),
 		EACH(a_detach_is_an_end_in_order_behind_all_commands),
