@@ -19,7 +19,7 @@ from shm_peer import (CONSUMED, CONTROL_BYTES, PRODUCED, RING_BYTES, SEALS,
                       make_memory)
 from usbip_client import (HEADER, IN, OUT, REP_IMPORT, RET, RET_SUBMIT,
                           RET_UNLINK, ST_ERROR, Closed, IsoPacket, Refused,
-                          pack_packets)
+                          pack_packets, setup_packet)
 from watch import Meter, Witness, assert_no_fault
 
 XUSBIP = os.path.join(BUILD, "xusbip")
@@ -264,6 +264,28 @@ def test_answers_to_unlinks_that_lie_are_refused(bench):
             reason, sent, arrived = list(lies(target, unlink))[i]
             connection.sendall(sent)
             scene.assert_ends("sent " + reason, arrived)
+            connection.close()
+
+
+def test_a_device_that_becomes_another_one_is_not_shown(bench):
+    def device_descriptor(vendor=0x1234, product=0x5678, device_class=0):
+        return struct.pack("<BBHBBBBHHHBBBB", 18, 1, 0x200, device_class, 0, 0,
+                           64, vendor, product, 0x100, 0, 0, 0, 1)
+
+    right = device_descriptor()
+    others = (device_descriptor(vendor=0x0bad), device_descriptor(product=1),
+              device_descriptor(device_class=3))
+    with Scene(bench) as scene:
+        for other in others:
+            client, connection = scene.attach()
+            for sent in (right, other):
+                seqnum = client.submit(0, IN, length=18, setup=setup_packet(
+                    0x80, 6, 0x100, 0, 18))
+                recv_exactly(connection, 48)
+                connection.sendall(reply(seqnum, actual=18) + sent)
+                if sent == right:
+                    assert client.wait(seqnum).data == right
+            scene.assert_ends("sent the descriptor of another device")
             connection.close()
 
 
