@@ -43,6 +43,8 @@ static void on_vhci(void *arg, short revents)
 
 	if (revents & (POLLIN | POLLERR))
 		l->commands.may_read = true;
+	if (revents & (POLLRDHUP | POLLERR))
+		l->commands.is_ending = true;
 	if (revents & (POLLOUT | POLLERR)) {
 		/* What it was blocked on was seen already: no news will come. */
 		l->replies.has_unread |= l->replies.is_blocked;

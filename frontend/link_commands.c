@@ -180,7 +180,7 @@ static bool took(struct link *l, ssize_t n, size_t room)
 		link_end(l, n == 0 ? LINK_DETACHED : LINK_VHCI_FAILED);
 		return false;
 	}
-	p->may_read = (size_t)n == room;
+	p->may_read = (size_t)n == room || p->is_ending;
 	return true;
 }
 

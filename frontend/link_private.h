@@ -47,6 +47,7 @@ struct command_pump {
 	size_t approved; /* up to here it may go */
 	size_t used;     /* up to here vhci has sent */
 	bool may_read;   /* vhci may have more */
+	bool is_ending;  /* vhci has said its last: read up to the end */
 	bool is_blocked; /* the channel has no room */
 	uint8_t bytes[LINK_COMMAND_BYTES];
 };

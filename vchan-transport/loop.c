@@ -80,6 +80,8 @@ static int watch_control(struct loop_watch *w, int op)
 		event.events |= EPOLLOUT;
 	if (w->events & LOOP_EDGE)
 		event.events |= EPOLLET;
+	if ((w->events & LOOP_EDGE) && (w->events & POLLIN))
+		event.events |= EPOLLRDHUP;
 	return epoll_ctl(w->loop->epoll_fd, op, w->fd, &event) < 0 ? -errno : 0;
 }
 
@@ -141,6 +143,8 @@ static void serve_watch(struct loop_watch *w, uint32_t events)
 		(void)epoll_ctl(w->loop->epoll_fd, EPOLL_CTL_DEL, w->fd, NULL);
 		revents = POLLERR;
 	}
+	if ((w->events & LOOP_EDGE) && (events & (EPOLLRDHUP | EPOLLHUP)))
+		revents |= POLLRDHUP;
 	w->on_ready(w->arg, revents);
 }
 

@@ -281,6 +281,20 @@ bool link_bench_is_asleep(struct link_bench *b)
 	       ASLEEP_MS / 4;
 }
 
+bool link_bench_freeze(struct link_bench *b)
+{
+	int status;
+
+	return await_sleep(b) && kill(b->pid, SIGSTOP) == 0 &&
+	       waitpid(b->pid, &status, WUNTRACED) == b->pid &&
+	       WIFSTOPPED(status);
+}
+
+void link_bench_thaw(struct link_bench *b)
+{
+	(void)kill(b->pid, SIGCONT);
+}
+
 /* ----------------------------------------------------------------- passing */
 
 static bool compare(struct link_bytes *s, const uint8_t *bytes, size_t n)

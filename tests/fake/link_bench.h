@@ -102,6 +102,10 @@ bool link_bench_is_silent(struct link_bench *b);
 /* It sleeps and goes on sleeping. */
 bool link_bench_is_asleep(struct link_bench *b);
 
+/* Once it sleeps, it is stopped: what is sent then comes to it all at once. */
+bool link_bench_freeze(struct link_bench *b);
+void link_bench_thaw(struct link_bench *b);
+
 /* The gateway's process is killed, as far as the link can tell. */
 void link_bench_lose_gateway(struct link_bench *b);
 

@@ -282,6 +282,23 @@ static void a_detach_is_an_end_in_order_behind_all_commands(void **state)
 	assert_int_equal(link_bench_wait(b), EXIT_OK);
 }
 
+/* Both are there when the link looks: one event tells of them. */
+static void an_end_that_comes_with_commands_is_noticed(void **state)
+{
+	struct link_bench *b = *state;
+
+	start(b);
+	link_submit_out(&commands, 1, 100);
+	assert_true(link_bench_freeze(b));
+	assert_true(link_bench_send_all(b, &commands));
+	(void)shutdown(b->vhci, SHUT_WR);
+	link_bench_thaw(b);
+	assert_true(link_bench_expect_commands(b, &commands));
+	assert_int_equal(link_bench_gateway_end(b), -EPIPE);
+	assert_int_equal(channel_end(b->gateway), 0);
+	assert_int_equal(link_bench_wait(b), EXIT_OK);
+}
+
 static void sigterm_is_an_end_in_order(void **state)
 {
 	struct link_bench *b = *state;
@@ -385,6 +402,7 @@ int main(void)
 		OF(over_shm,
 		   a_lost_gateway_costs_no_cpu_while_vhci_does_not_read),
 		EACH(a_detach_is_an_end_in_order_behind_all_commands),
+		EACH(an_end_that_comes_with_commands_is_noticed),
 		EACH(sigterm_is_an_end_in_order),
 		EACH(a_gateway_that_ends_detaches_behind_its_last_reply),
 		OF(over_shm,

@@ -144,6 +144,33 @@ static void a_hang_up_is_told_as_something_to_read(void **state)
 	assert_int_equal(bed->revents, POLLIN);
 }
 
+static void an_edge_is_told_once_and_an_end_with_it(void **state)
+{
+	struct bed *bed = *state;
+
+	assert_int_equal(write(bed->b, "x", 1), 1);
+	assert_int_equal(loop_watch_fd(bed->loop, bed->a, POLLIN | LOOP_EDGE,
+				       on_ready, bed, &bed->watch),
+			 0);
+	loop_run(bed->loop);
+	assert_int_equal(bed->revents, POLLIN);
+
+	/* The byte lies there still: no news. */
+	bed->revents = 0;
+	bed->stop_after++;
+	assert_int_equal(loop_timer_start(bed->loop, 10, 0, on_time, bed,
+					  &bed->timer),
+			 0);
+	loop_run(bed->loop);
+	assert_int_equal(bed->revents, 0);
+
+	assert_int_equal(write(bed->b, "y", 1), 1);
+	assert_int_equal(shutdown(bed->b, SHUT_WR), 0);
+	bed->stop_after++;
+	loop_run(bed->loop);
+	assert_int_equal(bed->revents, POLLIN | POLLRDHUP);
+}
+
 static void on_ready_stop_watch(void *arg, short revents)
 {
 	struct bed *bed = arg;
@@ -461,6 +488,7 @@ int main(void)
 		TEST(a_descriptor_is_told_of_what_it_is_watched_for),
 		TEST(a_watch_for_nothing_is_silent),
 		TEST(a_hang_up_is_told_as_something_to_read),
+		TEST(an_edge_is_told_once_and_an_end_with_it),
 		TEST(a_watch_may_be_stopped_inside_its_own_callback),
 		TEST(what_cannot_be_watched_is_refused),
 		TEST(a_timer_fires_at_its_time_and_again),
