@@ -44,8 +44,8 @@ static int open_channels(bool is_shm, struct channel **ret_channel,
 
 int engine_bench_open(struct engine_bench *b, bool is_shm, size_t budget_bytes)
 {
-	struct channel *channel;
-	struct channel *peer;
+	struct channel *channel = NULL;
+	struct channel *peer = NULL;
 	int r = open_channels(is_shm, &channel, &peer);
 
 	return r < 0 ? r : engine_bench_open_on(b, channel, peer, budget_bytes);
