@@ -285,6 +285,36 @@ static void peek_gathers_what_it_promises_wherever_it_starts(void **state)
 	}
 }
 
+static void data_may_be_put_into_the_channels_own_memory(void **state)
+{
+	const struct pair *p = *state;
+	struct iovec pieces[2];
+	size_t sent = 0;
+
+	if (!p->kind->is_shm) {
+		assert_int_equal(channel_reserve(p->a, pieces), -EOPNOTSUPP);
+		return;
+	}
+	/* Often enough to come past the end of the memory. */
+	while (sent < 5 * CHANNEL_MIN_RING_BYTES) {
+		size_t first;
+		size_t n;
+
+		assert_true(channel_reserve(p->a, pieces) > 0);
+		first = pieces[0].iov_len;
+		n = first + pieces[1].iov_len;
+		fill(pieces[0].iov_base, sent, first);
+		fill(pieces[1].iov_base, sent + first, pieces[1].iov_len);
+		n = n * 2 / 3;
+		channel_commit(p->a, n);
+		channel_flush(p->a);
+		assert_int_equal(expect_bytes(p->b, sent, n), 0);
+		sent += n;
+	}
+	assert_int_equal(channel_end(p->a), 0);
+	assert_int_equal(await(p->b), -EPIPE);
+}
+
 /* -------------------------------------------------------------------- ends */
 
 static void what_was_sent_arrives_before_the_end_does(void **state)
@@ -539,6 +569,7 @@ int main(void)
 		EACH(bytes_pass_in_order_in_both_directions_at_once),
 		EACH(a_full_channel_takes_no_more_and_keeps_what_it_has),
 		EACH(peek_gathers_what_it_promises_wherever_it_starts),
+		EACH(data_may_be_put_into_the_channels_own_memory),
 		EACH(what_was_sent_arrives_before_the_end_does),
 		EACH(an_end_leaves_the_other_direction_open),
 		EACH(the_end_is_known_while_bytes_still_lie_there),
