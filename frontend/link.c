@@ -37,6 +37,24 @@ void link_decode_packets(struct link *l, const uint8_t *bytes, uint32_t n)
 				 bytes + (size_t)i * USBIP_ISO_BYTES);
 }
 
+static void on_ending_limit(void *arg)
+{
+	link_end(arg, LINK_DETACHED);
+}
+
+/* vhci is gone: a gateway that does not read what it said holds nobody up. */
+static void begin_ending(struct link *l)
+{
+	struct loop_timer *limit;
+
+	if (l->commands.is_ending)
+		return;
+	l->commands.is_ending = true;
+	if (loop_timer_start(l->loop, FINISH_LIMIT_MS, 0, on_ending_limit, l,
+			     &limit) < 0)
+		link_end(l, LINK_DETACHED);
+}
+
 static void on_vhci(void *arg, short revents)
 {
 	struct link *l = arg;
@@ -44,7 +62,7 @@ static void on_vhci(void *arg, short revents)
 	if (revents & (POLLIN | POLLERR))
 		l->commands.may_read = true;
 	if (revents & (POLLRDHUP | POLLERR))
-		l->commands.is_ending = true;
+		begin_ending(l);
 	if (revents & (POLLOUT | POLLERR)) {
 		/* What it was blocked on was seen already: no news will come. */
 		l->replies.has_unread |= l->replies.is_blocked;

@@ -79,9 +79,7 @@ static int watch_control(struct loop_watch *w, int op)
 	if (w->events & POLLOUT)
 		event.events |= EPOLLOUT;
 	if (w->events & LOOP_EDGE)
-		event.events |= EPOLLET;
-	if ((w->events & LOOP_EDGE) && (w->events & POLLIN))
-		event.events |= EPOLLRDHUP;
+		event.events |= EPOLLET | EPOLLRDHUP;
 	return epoll_ctl(w->loop->epoll_fd, op, w->fd, &event) < 0 ? -errno : 0;
 }
 
@@ -138,13 +136,13 @@ static void serve_watch(struct loop_watch *w, uint32_t events)
 		revents |= POLLOUT;
 	if (revents == 0 && !(events & EPOLLERR) && (w->events & POLLIN))
 		revents |= POLLIN;
+	if ((w->events & LOOP_EDGE) && (events & (EPOLLRDHUP | EPOLLHUP)))
+		revents |= POLLRDHUP;
 	if (revents == 0 || (events & EPOLLERR)) {
 		/* The owner may stop it, or look and let it lie: once is enough. */
 		(void)epoll_ctl(w->loop->epoll_fd, EPOLL_CTL_DEL, w->fd, NULL);
 		revents = POLLERR;
 	}
-	if ((w->events & LOOP_EDGE) && (events & (EPOLLRDHUP | EPOLLHUP)))
-		revents |= POLLRDHUP;
 	w->on_ready(w->arg, revents);
 }
 

@@ -46,8 +46,9 @@ int loop_set_watchdog(struct loop *loop, unsigned seconds);
 
 /*
  * With POLLIN or POLLOUT: report only what is new, so that who is woken by it
- * need not read it away.  POLLRDHUP comes with POLLIN where the other end has
- * said its last: there is an end behind what lies there, and no more edge.
+ * need not read it away.  POLLRDHUP comes, whatever is watched for, when the
+ * other end has said its last: there is an end behind what lies there, and no
+ * edge tells of that one.
  */
 #define LOOP_EDGE 0x4000
 

@@ -296,7 +296,7 @@ static void data_may_be_put_into_the_channels_own_memory(void **state)
 		return;
 	}
 	/* Often enough to come past the end of the memory. */
-	while (sent < 5 * CHANNEL_MIN_RING_BYTES) {
+	while (sent < (size_t)5 * CHANNEL_MIN_RING_BYTES) {
 		size_t first;
 		size_t n;
 

@@ -299,6 +299,17 @@ static void an_end_that_comes_with_commands_is_noticed(void **state)
 	assert_int_equal(link_bench_wait(b), EXIT_OK);
 }
 
+static void a_gateway_that_does_not_read_holds_up_no_detach(void **state)
+{
+	struct link_bench *b = *state;
+
+	start(b);
+	link_submit_out(&commands, 1, 2 * MIB);
+	assert_true(link_bench_fill_commands(b, &commands));
+	(void)shutdown(b->vhci, SHUT_WR);
+	assert_int_equal(link_bench_wait(b), EXIT_OK);
+}
+
 static void sigterm_is_an_end_in_order(void **state)
 {
 	struct link_bench *b = *state;
@@ -403,6 +414,7 @@ int main(void)
 		   a_lost_gateway_costs_no_cpu_while_vhci_does_not_read),
 		EACH(a_detach_is_an_end_in_order_behind_all_commands),
 		EACH(an_end_that_comes_with_commands_is_noticed),
+		OF(over_shm, a_gateway_that_does_not_read_holds_up_no_detach),
 		EACH(sigterm_is_an_end_in_order),
 		EACH(a_gateway_that_ends_detaches_behind_its_last_reply),
 		OF(over_shm,
