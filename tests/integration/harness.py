@@ -140,6 +140,11 @@ class Gateway:
         pids = re.findall(r"session (\d+) .*: started", self.log())
         return [int(pid) for pid in pids if is_session(pid)]
 
+    def has_settled(self):
+        """Does the manager know of each session's end that it started?"""
+        log = self.log()
+        return log.count(": started") == log.count(": ended: ")
+
     def session_of(self, client):
         """Process id of the session that serves this TCP client."""
         address, port = client.sock.getsockname()[:2]

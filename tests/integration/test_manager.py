@@ -334,11 +334,11 @@ def test_a_hundred_attachments_leave_nothing_behind(bench):
     gateway = bench.gateway(ZERO)
     count = f"/proc/{gateway.process.pid}/fd"
     import_when_free(gateway, "zero0").close()
-    wait_until(lambda: not gateway.sessions(), "no session")
+    wait_until(gateway.has_settled, "no session")
     before = len(os.listdir(count))
     for _ in range(100):
         import_when_free(gateway, "zero0").close()
-    wait_until(lambda: not gateway.sessions(), "no session")
+    wait_until(gateway.has_settled, "no session")
     wait_until(lambda: len(os.listdir(count)) == before,
                "as many descriptors as before")
 
@@ -357,7 +357,7 @@ def test_connections_above_the_limit_are_closed_and_the_rest_served(bench):
         assert "zero0" in client.devlist()
     for client in held:
         client.close()
-    wait_until(lambda: not gateway.sessions(), "no session")
+    wait_until(gateway.has_settled, "the manager knows that all have ended")
     with gateway.client() as client:
         assert "zero0" in client.devlist()
 
