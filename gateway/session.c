@@ -300,7 +300,7 @@ static enum exit_status serve_operation(struct session *s)
 	if (r < 0) {
 		log_info("%s: no request: %s", s->options->peer,
 			 r == -EPIPE ? "closed by the peer" : strerror(-r));
-		return r == -ETIMEDOUT ? EXIT_TIMEOUT : EXIT_PROTOCOL;
+		return r == -ETIMEDOUT ? EXIT_TIMEOUT : EXIT_CANNOT_REACH;
 	}
 	usbip_busid_decode(busid, wire_busid);
 	return serve_import(s, busid);
