@@ -78,10 +78,12 @@ def assert_nothing_is_left(guest, limit=3):
 def attach(guest, tool=f'{XUSBIP} attach -r 127.0.0.1'):
     """Attaches the stick; its port."""
     guest.check(f'{tool} -b {exported(guest)}')
-    ports = helpers.wait_for('a port is in use',
-                             lambda: helpers.used_vhci_ports(guest))
-    assert len(ports) == 1, ports
-    return ports[0]
+    # The stock tool returns before the kernel has given the device a name.
+    helpers.wait_for('the device has its address', lambda: [
+        port for port in helpers.used_vhci_ports(guest)
+        if port.status == helpers.VHCI_PORT_USED])
+    port, = helpers.used_vhci_ports(guest)
+    return port
 
 
 def read_stick(guest, busid):
