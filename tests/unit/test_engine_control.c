@@ -411,6 +411,21 @@ static void one_that_waits_can_be_unlinked(void **state)
 	}
 }
 
+static void unlinking_a_special_request_lets_those_behind_it_go_on(void **state)
+{
+	struct engine_bench *b = *state;
+	struct usbip_header h;
+
+	submit_raw(b, 1);
+	submit_special(b, 2, clear_halt_81);
+	submit_raw(b, 3);
+	assert_int_equal(b->device.num_held, 1);
+	assert_true(engine_bench_send_unlink(b, 4, 2));
+	assert_true(engine_bench_receive_header(b, &h));
+	assert_int_equal(h.unlink_status, -ECONNRESET);
+	assert_int_equal(b->device.num_held, 2);
+}
+
 static void unlinking_what_all_wait_for_lets_them_go_on(void **state)
 {
 	struct engine_bench *b = *state;
@@ -460,6 +475,7 @@ int main(void)
 		EACH(a_special_request_waits_for_those_before_it),
 		EACH(other_endpoints_do_not_wait_for_a_special_request),
 		EACH(one_that_waits_can_be_unlinked),
+		EACH(unlinking_a_special_request_lets_those_behind_it_go_on),
 		EACH(unlinking_what_all_wait_for_lets_them_go_on),
 		EACH(those_that_wait_are_never_started_after_a_loss),
 	};

@@ -6,6 +6,7 @@
 #include "gateway/engine.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -192,6 +193,56 @@ static void an_engine_that_waits_over_a_socket_sleeps(void **state)
 	check_that_it_sleeps(false);
 }
 
+/* How many of the peer's descriptors are ready, now. */
+static int poll_peer(struct engine_bench *b)
+{
+	struct channel_fd fds[CHANNEL_MAX_FDS];
+	struct pollfd polled[CHANNEL_MAX_FDS];
+	size_t n = channel_fds(b->peer, CHANNEL_READ | CHANNEL_WRITE, fds);
+
+	for (size_t i = 0; i < n; i++)
+		polled[i] = (struct pollfd){ fds[i].fd, fds[i].events, 0 };
+	return poll(polled, n, 0);
+}
+
+static void a_peer_that_sleeps_is_woken_by_an_answer(void **state)
+{
+	struct engine_bench *b = *state;
+	struct iovec pieces[2];
+
+	submit(b, 1, 16);
+	assert_int_equal(channel_peek(b->peer, pieces), 0);
+	assert_false(channel_arm(b->peer, CHANNEL_READ));
+	assert_int_equal(poll_peer(b), 0);
+
+	fake_usb_device_finish(&b->device, b->device.held[0], 0, 16);
+	engine_bench_turn(b);
+	assert_int_equal(poll_peer(b), 1);
+	expect_answer(b, 1, 0);
+}
+
+static void
+a_peer_that_waits_for_room_is_woken_when_its_data_is_read(void **state)
+{
+	static uint8_t data[1u << 20];
+	struct engine_bench *b = *state;
+	struct usbip_header h = engine_bench_submit(1, 0x02, sizeof(data));
+	struct iovec v = { data, sizeof(data) };
+	uint8_t bytes[USBIP_HEADER_BYTES];
+
+	usbip_header_encode(bytes, &h);
+	assert_int_equal(channel_writev(b->peer,
+					&(struct iovec){ bytes, sizeof(bytes) },
+					1),
+			 sizeof(bytes));
+	while (channel_writev(b->peer, &v, 1) > 0)
+		;
+	assert_false(channel_arm(b->peer, CHANNEL_WRITE));
+	assert_int_equal(poll_peer(b), 0);
+	engine_bench_turn(b);
+	assert_int_equal(poll_peer(b), 1);
+}
+
 /* -------------------------------------------------------------- the device */
 
 static void an_unplugged_device_answers_what_it_held_and_ends(void **state)
@@ -302,6 +353,8 @@ int main(void)
 		TEST(the_end_waits_for_what_the_device_holds),
 		cmocka_unit_test(
 			a_peer_that_breaks_the_channel_is_told_from_a_lost_one),
+		TEST(a_peer_that_sleeps_is_woken_by_an_answer),
+		TEST(a_peer_that_waits_for_room_is_woken_when_its_data_is_read),
 		cmocka_unit_test(an_engine_that_waits_over_shm_sleeps),
 		cmocka_unit_test(an_engine_that_waits_over_a_socket_sleeps),
 		TEST(an_unplugged_device_answers_what_it_held_and_ends),
