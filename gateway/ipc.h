@@ -5,8 +5,8 @@
  *
  * The manager trusts nothing in a request: its size, type and NUL are checked
  * (ipc_receive_request), and a session that breaks this is killed.  A session may
- * ask for the list any number of times and for one device once.  It goes on when
- * the manager is gone.
+ * ask any number of times until it has a device.  That it shuts the socket down
+ * says that it is putting its device back.  It goes on when the manager is gone.
  */
 #ifndef IPC_H
 #define IPC_H
@@ -43,6 +43,7 @@ struct ipc_answer {
 	uint32_t kind;   /* IPC_OPENED: enum ipc_kind */
 	bool is_read_only;
 	bool is_high_speed;
+	bool is_returning; /* IPC_REFUSED: it is busy, but not for long */
 	struct usbip_device device; /* IPC_DEVICE, IPC_OPENED */
 	struct usbip_interface interfaces[USBIP_MAX_INTERFACES];
 	char reason[128]; /* IPC_REFUSED: for the log */

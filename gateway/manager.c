@@ -42,7 +42,6 @@ struct session {
 	int sock; /* -1: it has nothing more to ask */
 	struct loop_watch *watch;
 	struct listener_peer peer;
-	bool has_asked;                /* for a device, which it may do once */
 	char busid[USBIP_BUSID_BYTES]; /* of the device it has, or empty */
 };
 
@@ -95,9 +94,16 @@ static int answer_list(struct session *s)
 	const struct ipc_answer end = { .type = IPC_END };
 	int r = registry_list(s->manager->registry, send_device, s);
 
-	if (r < 0)
-		return r;
-	return ipc_answer(s->sock, &end, -1, -1);
+	return r < 0 ? r : ipc_answer(s->sock, &end, -1, -1);
+}
+
+/* A session that has a device and nothing more to ask is putting it back. */
+static bool is_returning(const struct manager *m, const char *busid)
+{
+	for (const struct session *s = m->sessions; s; s = s->next)
+		if (s->sock >= 0 && strcmp(s->busid, busid) == 0)
+			return false;
+	return true;
 }
 
 static int answer_open(struct session *s, const char *busid)
@@ -107,12 +113,11 @@ static int answer_open(struct session *s, const char *busid)
 	int lock_fd = -1;
 	int r;
 
-	s->has_asked = true;
 	r = registry_open(s->manager->registry, busid, &answer, &device_fd,
 			  &lock_fd);
 	if (r < 0) {
-		log_debug("session %d (%s): device %s: refused: %s",
-			  (int)s->pid, s->peer.name, busid, answer.reason);
+		answer.is_returning = r == -EBUSY &&
+				      is_returning(s->manager, busid);
 		return ipc_answer(s->sock, &answer, -1, -1);
 	}
 	log_debug("session %d (%s): device %s: handed out", (int)s->pid,
@@ -129,10 +134,9 @@ static void on_request(void *arg, short revents)
 {
 	struct session *s = arg;
 	struct ipc_request request;
-	int r;
+	int r = ipc_receive_request(s->sock, &request);
 
 	(void)revents;
-	r = ipc_receive_request(s->sock, &request);
 	if (r == -EAGAIN)
 		return;
 	if (r <= 0) {
@@ -142,7 +146,7 @@ static void on_request(void *arg, short revents)
 		stop_talking(s);
 		return;
 	}
-	if (request.type == IPC_OPEN && s->has_asked) {
+	if (request.type == IPC_OPEN && s->busid[0] != '\0') {
 		kill_session(s, "it asked for a second device");
 		return;
 	}

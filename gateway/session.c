@@ -2,9 +2,11 @@
 #include "gateway/session.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "gateway/claim.h"
@@ -20,6 +22,9 @@
 #define OPERATION_LIMIT_MS 10000
 /* How long beyond that a peer may hold up one write to its bell. */
 #define STUCK_S 2
+/* For the one who had the device before to put it back. */
+#define RETURN_LIMIT_MS 3000
+#define RETURN_CHECK_MS 20
 /* For the other side to read the last bytes. */
 #define FINISH_LIMIT_MS 1000
 /* A loop that does not turn for so long is stuck in the device or the peer. */
@@ -235,19 +240,36 @@ static enum exit_status serve_device(struct session *s, struct loop *loop,
 	return exit_status_of(end);
 }
 
+/* Asks the manager, again while the device is on its way back. */
+static int ask_for_device(struct session *s, const char *busid,
+			  struct ipc_answer *ret_answer, int *ret_device_fd)
+{
+	const uint64_t deadline_ms = clock_ms() + RETURN_LIMIT_MS;
+	int manager = s->options->manager_fd;
+	int r;
+
+	for (;;) {
+		r = ipc_ask(manager, IPC_OPEN, busid);
+		if (r == 0)
+			r = ipc_receive_answer(manager, ret_answer,
+					       ret_device_fd, &s->lock_fd,
+					       OPERATION_LIMIT_MS);
+		if (r != 0 || ret_answer->type != IPC_REFUSED ||
+		    !ret_answer->is_returning || clock_ms() >= deadline_ms)
+			return r;
+		(void)poll(NULL, 0, RETURN_CHECK_MS);
+	}
+}
+
 static enum exit_status serve_import(struct session *s, const char *busid)
 {
-	int manager = s->options->manager_fd;
 	struct ipc_answer a = { 0 };
 	struct loop *loop;
 	struct usb_device *device;
 	enum exit_status status;
 	int device_fd = -1;
-	int r = ipc_ask(manager, IPC_OPEN, busid);
+	int r = ask_for_device(s, busid, &a, &device_fd);
 
-	if (r == 0)
-		r = ipc_receive_answer(manager, &a, &device_fd, &s->lock_fd,
-				       OPERATION_LIMIT_MS);
 	if (r != 0)
 		return refuse_import(s, busid, USBIP_ST_ERROR,
 				     "the manager does not answer");
@@ -265,6 +287,7 @@ static enum exit_status serve_import(struct session *s, const char *busid)
 	/* The answer names what was asked for, byte for byte (usbip_attach.c). */
 	memcpy(a.device.busid, busid, sizeof(a.device.busid));
 	status = serve_device(s, loop, device, &a);
+	(void)shutdown(s->options->manager_fd, SHUT_RDWR);
 	if (status == EXIT_OK || status == EXIT_NO_DEVICE)
 		channel_finish(s->channel, clock_ms() + FINISH_LIMIT_MS);
 	device->ops->close(device);
