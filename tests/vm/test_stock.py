@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The distribution's own usbip command, with our gateway: through the agent and
 shared memory, and straight to the gateway over TCP. (test_frontend.py has our
-side with the stock server.)"""
+side with the stock server.) And vsock, which only our own command knows."""
 
 import os
 
@@ -12,6 +12,7 @@ from guest import Guest
 
 AGENT_PORT = 3240
 GATEWAY_PORT = 3241
+VSOCK_CID_LOCAL = 1
 STICK = '46f4:0001'
 STICK_BYTES = 8 << 20
 DISK_BYTES = 4 << 20
@@ -33,7 +34,7 @@ def make_image(guest, name, num_bytes):
 
 @bed.setup
 def start_gateway_and_agent(guest):
-    guest.check('modprobe -a vhci-hcd usb-storage')
+    guest.check('modprobe -a vhci-hcd usb-storage vsock_loopback')
     make_image(guest, 'disk.img', DISK_BYTES)
     guest.add_drive('stick', make_image(guest, 'stick.img', STICK_BYTES))
     guest.plug('usb-storage', 'stick', drive='stick')
@@ -41,7 +42,8 @@ def start_gateway_and_agent(guest):
     helpers.block_device(guest, guest.stick)
     images[guest.stick] = ('/share/stick.img', STICK_BYTES)
     helpers.start_gateway(guest, CONFIG, (helpers.GATEWAY_ADDRESS,
-                                          f'tcp:127.0.0.1:{GATEWAY_PORT}'))
+                                          f'tcp:127.0.0.1:{GATEWAY_PORT}',
+                                          'vsock:any'))
     helpers.start_agent(guest, listen=f'127.0.0.1:{AGENT_PORT}')
 
 
@@ -142,6 +144,17 @@ def stock_tools_are_told_why_a_device_is_not_given(guest):
     guest.check(f'cmp -n {num_bytes} /dev/{disk} {image}')
     helpers.detach(guest, port)
     helpers.wait_nothing_left(guest)
+
+
+@bed.test(limit=120)
+def our_command_uses_a_device_over_vsock(guest):
+    port = helpers.attach(guest, VIRTUAL_DISK, f'vsock:{VSOCK_CID_LOCAL}')
+
+    rewrite(guest, helpers.block_device(guest, port.busid), VIRTUAL_DISK)
+    helpers.detach(guest, port)
+
+    helpers.wait_nothing_left(guest)
+    guest.check(f'cmp /tmp/{VIRTUAL_DISK} {images[VIRTUAL_DISK][0]}')
 
 
 if __name__ == '__main__':
