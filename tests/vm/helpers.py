@@ -262,9 +262,10 @@ def count_fds(guest, pid):
     return int(guest.check(f'ls /proc/{pid}/fd | wc -l'))
 
 
-def rss_kib(guest, pid):
+def own_memory_kib(guest, pid):
+    """What a process has for itself: pages of its program come and go."""
     output = guest.check(f'cat /proc/{pid}/status')
-    return int(re.search(r'^VmRSS:\s+(\d+) kB', output, re.M)[1])
+    return int(re.search(r'^RssAnon:\s+(\d+) kB', output, re.M)[1])
 
 
 def free_memory_kib(guest):

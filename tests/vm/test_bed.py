@@ -246,7 +246,7 @@ def processes_and_their_descriptors_are_counted(guest):
 
     assert helpers.pids(guest, 'sleep') == [job.pid]
     assert helpers.count_fds(guest, job.pid) == 3
-    assert 0 < helpers.rss_kib(guest, job.pid) < 10000
+    assert 0 < helpers.own_memory_kib(guest, job.pid) < 10000
     job.stop()
     assert helpers.pids(guest, 'sleep') == []
 
