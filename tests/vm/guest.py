@@ -240,7 +240,9 @@ class Guest:
     def _spawn(self, agent_fd, qmp_fd):
         with open(self.qemu_log_path, 'wb') as log:
             self._process = subprocess.Popen(
-                ['setpriv', '--pdeathsig', 'KILL'] +
+                ['setpriv', '--pdeathsig', 'KILL', 'sh', '-c',
+                 # We may have died before setpriv asked to be told of it.
+                 '[ "$PPID" = "$0" ] && exec "$@"', str(os.getpid())] +
                 self._arguments(agent_fd, qmp_fd),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 pass_fds=(agent_fd, qmp_fd), start_new_session=True)
