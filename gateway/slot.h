@@ -19,7 +19,7 @@
  */
 #define SLOT_RESERVE 64
 
-/* Where a control request's data is asked for with wLength, not with `length`. */
+/* An URB and its answer. */
 struct slot {
 	struct urb urb; /* first: urb_complete finds its slot */
 	struct engine *engine;

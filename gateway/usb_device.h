@@ -26,7 +26,7 @@ struct loop;
 struct urb;
 struct usb_device;
 
-/* Room that every data buffer has before its first byte: libusb's setup. */
+/* Room before the data of control transfers: libusb's setup. */
 #define URB_HEADROOM 8
 
 struct urb {
@@ -37,7 +37,7 @@ struct urb {
 	uint8_t setup[8]; /* control */
 	uint32_t flags;   /* USBIP_URB_ZERO_PACKET, bulk OUT only */
 	size_t length;    /* bytes asked for */
-	uint8_t *data;    /* length bytes; URB_HEADROOM more lie before it */
+	uint8_t *data; /* length bytes; control: URB_HEADROOM lie before it */
 	/* Isochronous: packets with offset and length; the device sets the rest. */
 	uint32_t num_packets;
 	struct usbip_iso_packet *packets;
@@ -84,8 +84,9 @@ struct usb_device_ops {
 	int (*reset)(struct usb_device *d);
 
 	/*
-	 * Memory for `bytes` of data, best for this device (DMA-able, say), with
-	 * URB_HEADROOM before it.  NULL: no memory.  Both may be NULL: the heap.
+	 * Memory for `bytes` of data, best for this device (DMA-able, say):
+	 * at least 64 KiB, so never of a control transfer.  NULL: no memory.  Both
+	 * may be NULL: the heap.
 	 */
 	uint8_t *(*buffer_alloc)(struct usb_device *d, size_t bytes);
 	void (*buffer_free)(struct usb_device *d, uint8_t *data, size_t bytes);

@@ -213,7 +213,7 @@ void channel_finish(struct channel *c, uint64_t deadline_ms)
 	}
 }
 
-/* A non-blocking connect with a limit; blocking again afterwards. */
+/* A connect with a limit, on a non-blocking socket. */
 static int connect_until(int fd, const struct sockaddr *to, socklen_t bytes,
 			 uint64_t deadline_ms)
 {
