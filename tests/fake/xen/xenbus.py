@@ -167,16 +167,18 @@ class Xenbus:
 
     def request(self, client, kind, request, transaction, payload):
         """Passes on what a client asks."""
-        watch = None
+        changed = None
         if kind in (WATCH, UNWATCH) and payload.count(b"\0") == 2:
             path, token, _ = payload.split(b"\0")
             watch = self.find_watch(client, path, token)
-            if kind == WATCH and watch is None:
-                watch = self.number()
+            if kind == UNWATCH:
+                changed = watch
+            elif watch is None:
+                watch = changed = self.number()
                 self.watches[watch] = (client, path, token)
             payload = path + b"\0%d\0" % (watch or 0)
         number = self.number() & 0xffffffff
-        self.pending[number] = (client, kind, request, transaction, watch)
+        self.pending[number] = (client, kind, request, transaction, changed)
         self.outbox += HEADER.pack(kind, number, transaction, len(payload))
         self.outbox += payload
         self.on_event()
@@ -204,9 +206,9 @@ class Xenbus:
             if client in self.clients:
                 client.send(kind, 0, 0, path + b"\0" + token + b"\0")
             return
-        client, asked, request, of, watch = self.pending.pop(number)
+        client, asked, request, of, changed = self.pending.pop(number)
         if (asked, kind) in ((UNWATCH, UNWATCH), (WATCH, ERROR)):
-            self.watches.pop(watch, None)
+            self.watches.pop(changed, None)
         if asked == TRANSACTION_END:
             client.transactions.discard(of)
         if kind == TRANSACTION_START:
