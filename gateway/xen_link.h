@@ -11,24 +11,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "gateway/xen_link_fsm.h"
 #include "vchan-transport/exit_status.h"
 #include "vchan-transport/handshake.h"
 #include "vchan-transport/store.h"
-
-enum xen_link_state {
-#define STATE(name, meaning) XEN_LINK_##name,
-#include "gateway/xen_link_fsm.def"
-};
-
-enum xen_link_stim {
-#define STIM(name, meaning) XEN_LINK_ON_##name,
-#include "gateway/xen_link_fsm.def"
-};
-
-enum xen_link_act {
-#define ACT(name, meaning) XEN_LINK_DO_##name,
-#include "gateway/xen_link_fsm.def"
-};
 
 struct xen_link;
 
@@ -36,7 +22,7 @@ struct xen_link;
 struct xen_link_ops {
 	/*
 	 * Starts the session: 0, or -errno with the words and the status for
-	 * the guest. Its end comes as XEN_LINK_ON_ENDED, not from within.
+	 * the guest. Its end is told by xen_link_ended, not from within.
 	 */
 	int (*start)(void *arg, struct xen_link *link, uint32_t ring_bytes,
 		     enum exit_status *ret_status,
@@ -57,19 +43,39 @@ struct xen_link_options {
 	const char *who; /* for the log: "domain 5 (u1)"; borrowed */
 };
 
+/* How long STARTING, ENDING and KILLING may last. */
+#define XEN_LINK_STARTING_MS 10000
+#define XEN_LINK_ENDING_MS   3000
+#define XEN_LINK_KILLING_MS  1000
+
+/* A session that outlived the manager before. */
+enum xen_link_heir {
+	XEN_LINK_NO_SESSION,
+	XEN_LINK_SESSION,       /* it serves the epoch given */
+	XEN_LINK_WRONG_SESSION, /* nobody knows what it serves */
+};
+
 /*
- * Begins from what the store says. `has_session`: one outlived the manager
- * before, and serves the epoch that our node says open with; if our node says
- * anything else it is killed.
+ * Begins from what the store says.  A session that outlived the manager goes on
+ * if our node says open with its epoch; otherwise it is killed.  Then wants a
+ * review.
  */
-int xen_link_new(const struct xen_link_options *options, bool has_session,
+int xen_link_new(const struct xen_link_options *options,
+		 enum xen_link_heir heir, uint64_t epoch,
 		 struct xen_link **ret_link);
+/* What is in the store stays there.  NULL is fine. */
 void xen_link_free(struct xen_link *link);
 
 /* The guest's node may have changed: reads it and steps as long as it matters. */
 void xen_link_review(struct xen_link *link);
-/* Anything but what the store says: GRANTED, REVOKE, DEAD, LIMIT; reviews. */
+/*
+ * GRANTED, DEAD or LIMIT; reviews.  After DEAD the guest's node is not looked at
+ * any more: it may be somebody else's already.
+ */
 void xen_link_feed(struct xen_link *link, enum xen_link_stim stim);
+/* This side wants it to end, with these words for the guest.  Reviews. */
+void xen_link_revoke(struct xen_link *link, enum exit_status status,
+		     const char *why);
 /* Its session has ended: with these words for the guest. Reviews. */
 void xen_link_ended(struct xen_link *link, enum exit_status status,
 		    const char *why);
@@ -81,6 +87,7 @@ bool xen_link_is_idle(const struct xen_link *link);
 /* No session that could still end. */
 bool xen_link_is_quiet(const struct xen_link *link);
 
-const char *xen_link_state_name(enum xen_link_state state);
+/* What its session was started for, or what was answered last; 0: nothing. */
+uint64_t xen_link_epoch(const struct xen_link *link);
 
 #endif
