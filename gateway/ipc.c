@@ -104,6 +104,7 @@ static bool is_request(const struct ipc_request *request)
 {
 	switch (request->type) {
 	case IPC_LIST:
+	case IPC_GRANTED:
 		return true;
 	case IPC_OPEN:
 		return memchr(request->busid, '\0', sizeof(request->busid));

@@ -24,6 +24,7 @@ enum ipc_type {
 	IPC_END,
 	IPC_OPENED,
 	IPC_REFUSED,
+	IPC_GRANTED, /* Xen: the rings are there; no answer */
 };
 
 enum ipc_kind {
@@ -33,7 +34,7 @@ enum ipc_kind {
 };
 
 struct ipc_request {
-	uint32_t type; /* IPC_LIST or IPC_OPEN */
+	uint32_t type; /* IPC_LIST, IPC_OPEN or IPC_GRANTED */
 	char busid[USBIP_BUSID_BYTES];
 };
 

@@ -22,7 +22,7 @@ struct manager_options {
 	bool is_debug;
 };
 
-/* How a session's process is called: manager_run writes it, main reads it. */
+/* How a session's process is called: sessions_start writes it, main reads it. */
 #define SESSION_ARGV_MARK "--session"
 enum session_argv {
 	SESSION_ARGV_MODE = 1, /* SESSION_ARGV_MARK */
@@ -32,7 +32,9 @@ enum session_argv {
 	SESSION_ARGV_RING_BYTES,
 	SESSION_ARGV_BUDGET_BYTES,
 	SESSION_ARGV_IS_DEBUG,
-	SESSION_ARGV_PEER, /* its name, a text */
+	SESSION_ARGV_DOMID, /* Xen: of the peer; the fd is a lock there */
+	SESSION_ARGV_PATH,  /* Xen: "data/xusbip/F/N", below our own domain */
+	SESSION_ARGV_PEER,  /* its name, a text */
 	SESSION_ARGV_COUNT,
 };
 

@@ -40,6 +40,13 @@ struct policy_device {
 	bool is_imported;
 };
 
+/* Who asks. */
+struct policy_peer {
+	bool is_domain; /* of a Xen, with: */
+	char name[64];
+	char uuid[40];
+};
+
 enum policy_verdict {
 	POLICY_EXPORTED,
 	POLICY_NO_RULE,

@@ -1,0 +1,485 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See sessions.h. */
+#include "gateway/sessions.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "gateway/ipc.h"
+#include "gateway/manager.h"
+#include "vchan-transport/log.h"
+#include "vchan-transport/loop.h"
+
+#define ARRAY_SIZE(a)   (sizeof(a) / sizeof((a)[0]))
+#define IPC_QUEUE_BYTES (4 << 20) /* a list of USBIP_MAX_DEVICES fits */
+
+/* Owned by the list, from fork to waitpid. */
+struct session {
+	struct session *next;
+	struct sessions *sessions;
+	pid_t pid;
+	int sock; /* -1: it has nothing more to ask */
+	struct loop_watch *watch;
+	struct sessions_peer peer;
+	const struct sessions_events *events; /* NULL: nobody's */
+	void *owner;
+	bool has_granted;
+	char busid[USBIP_BUSID_BYTES]; /* of the device it has, or empty */
+	char refusal[128];             /* of what it asked for last, or empty */
+};
+
+struct sessions {
+	struct loop *loop;
+	const struct config *config;
+	struct registry *registry;
+	bool is_debug;
+	struct session *first;
+	unsigned count;
+};
+
+/* ---- what a session asks ---- */
+
+static void stop_talking(struct session *s)
+{
+	if (s->sock < 0)
+		return;
+	loop_watch_stop(s->watch);
+	s->watch = NULL;
+	(void)close(s->sock);
+	s->sock = -1;
+}
+
+static void kill_session(struct session *s, const char *why)
+{
+	log_error("session %d (%s): killed: %s", (int)s->pid, s->peer.name,
+		  why);
+	(void)kill(s->pid, SIGKILL);
+	stop_talking(s);
+}
+
+static int send_device(void *arg, const struct ipc_answer *answer)
+{
+	const struct session *s = arg;
+
+	return ipc_answer(s->sock, answer, -1, -1);
+}
+
+static int answer_list(struct session *s)
+{
+	const struct ipc_answer end = { .type = IPC_END };
+	int r = registry_list(s->sessions->registry, send_device, s);
+
+	return r < 0 ? r : ipc_answer(s->sock, &end, -1, -1);
+}
+
+/* A session that has a device and nothing more to ask is putting it back. */
+static bool is_returning(const struct sessions *sessions, const char *busid)
+{
+	for (const struct session *s = sessions->first; s; s = s->next)
+		if (s->sock >= 0 && strcmp(s->busid, busid) == 0)
+			return false;
+	return true;
+}
+
+/* What its peer may know of it: nothing of other peers, nothing of the rules. */
+static void note_refusal(struct session *s, const struct ipc_answer *answer)
+{
+	const char *why = answer->reason;
+
+	if (answer->status == USBIP_ST_NODEV)
+		why = "there is no such device";
+	else if (answer->status == USBIP_ST_DEV_BUSY)
+		why = "the device is in use";
+	(void)snprintf(s->refusal, sizeof(s->refusal), "%s", why);
+}
+
+static int answer_open(struct session *s, const char *busid)
+{
+	struct ipc_answer answer;
+	int device_fd = -1;
+	int lock_fd = -1;
+	int r;
+
+	r = registry_open(s->sessions->registry, busid, &answer, &device_fd,
+			  &lock_fd);
+	if (r < 0) {
+		note_refusal(s, &answer);
+		answer.is_returning = r == -EBUSY &&
+				      is_returning(s->sessions, busid);
+		return ipc_answer(s->sock, &answer, -1, -1);
+	}
+	log_debug("session %d (%s): device %s: handed out", (int)s->pid,
+		  s->peer.name, busid);
+	s->refusal[0] = '\0';
+	(void)snprintf(s->busid, sizeof(s->busid), "%s", busid);
+	r = ipc_answer(s->sock, &answer, device_fd, lock_fd);
+	if (device_fd >= 0)
+		(void)close(device_fd);
+	(void)close(lock_fd);
+	if (r == 0 && s->events)
+		s->events->took(s->owner, s->pid, s->busid);
+	return r;
+}
+
+/* -EPROTO: the session breaks the rules of ipc.h, and why. */
+static int answer(struct session *s, const struct ipc_request *request,
+		  const char **ret_why)
+{
+	if (request->type == IPC_LIST)
+		return answer_list(s);
+	if (request->type == IPC_OPEN) {
+		*ret_why = "it asked for a second device";
+		return s->busid[0] != '\0' ? -EPROTO
+					   : answer_open(s, request->busid);
+	}
+	*ret_why = "it granted what it was not asked for";
+	if (s->peer.kind != ADDRESS_XEN || s->has_granted)
+		return -EPROTO;
+	s->has_granted = true;
+	if (s->events)
+		s->events->granted(s->owner, s->pid);
+	return 0;
+}
+
+static void on_request(void *arg, short revents)
+{
+	struct session *s = arg;
+	struct ipc_request request;
+	const char *why = NULL;
+	int r = ipc_receive_request(s->sock, &request);
+
+	(void)revents;
+	if (r == -EAGAIN)
+		return;
+	if (r <= 0) {
+		if (r == -EBADMSG)
+			kill_session(s, "it sent the manager a malformed "
+					"request");
+		stop_talking(s);
+		return;
+	}
+	r = answer(s, &request, &why);
+	if (r == -EPIPE || r == -ECONNRESET)
+		stop_talking(s);
+	else if (r == -EPROTO)
+		kill_session(s, why);
+	else if (r < 0)
+		kill_session(s, "it does not take the manager's answers");
+}
+
+/* ---- starting ---- */
+
+static void __attribute__((noreturn))
+exec_session(const struct sessions *sessions, const struct sessions_peer *peer,
+	     int peer_fd, int manager_fd)
+{
+	const struct config *config = sessions->config;
+	bool is_xen = peer->kind == ADDRESS_XEN;
+	char numbers[SESSION_ARGV_COUNT][24];
+	char path[48];
+	char name[sizeof(peer->name)];
+	char program[] = "xusbip-gateway";
+	char mark[] = SESSION_ARGV_MARK;
+	char *argv[SESSION_ARGV_COUNT + 1] = {
+		[0] = program,
+		[SESSION_ARGV_MODE] = mark,
+		[SESSION_ARGV_PATH] = path,
+		[SESSION_ARGV_PEER] = name,
+	};
+	const size_t values[SESSION_ARGV_COUNT] = {
+		[SESSION_ARGV_KIND] = peer->kind,
+		[SESSION_ARGV_PEER_FD] = (size_t)peer_fd,
+		[SESSION_ARGV_MANAGER_FD] = (size_t)manager_fd,
+		[SESSION_ARGV_RING_BYTES] = is_xen ? peer->ring_bytes
+						   : config->ring_bytes,
+		[SESSION_ARGV_BUDGET_BYTES] = config->budget_bytes,
+		[SESSION_ARGV_IS_DEBUG] = sessions->is_debug,
+		[SESSION_ARGV_DOMID] = peer->domid,
+	};
+
+	for (size_t i = 0; i < SESSION_ARGV_COUNT; i++) {
+		if (argv[i])
+			continue;
+		(void)snprintf(numbers[i], sizeof(numbers[i]), "%zu",
+			       values[i]);
+		argv[i] = numbers[i];
+	}
+	(void)snprintf(path, sizeof(path), "data/xusbip/%u/%u", peer->domid,
+		       peer->channel);
+	(void)snprintf(name, sizeof(name), "%s", peer->name);
+
+	/* Whatever else is open, a library's too, ends with exec. */
+	(void)close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
+	(void)fcntl(peer_fd, F_SETFD, 0);
+	(void)fcntl(manager_fd, F_SETFD, 0);
+	(void)execv("/proc/self/exe", argv);
+	log_error("cannot start a session: exec of /proc/self/exe: %s",
+		  strerror(errno));
+	_exit(EXIT_FAILED);
+}
+
+static int open_sockets(int ret_fds[2])
+{
+	int size = IPC_QUEUE_BYTES;
+	int r;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ret_fds) < 0)
+		return -errno;
+	/* The manager's end does not wait, so a whole list must fit. */
+	if (setsockopt(ret_fds[0], SOL_SOCKET, SO_SNDBUFFORCE, &size,
+		       sizeof(size)) < 0)
+		(void)setsockopt(ret_fds[0], SOL_SOCKET, SO_SNDBUF, &size,
+				 sizeof(size));
+	if (fcntl(ret_fds[0], F_SETFL, O_NONBLOCK) == 0)
+		return 0;
+	r = -errno;
+	(void)close(ret_fds[0]);
+	(void)close(ret_fds[1]);
+	return r;
+}
+
+int sessions_start(struct sessions *sessions, int fd,
+		   const struct sessions_peer *peer,
+		   const struct sessions_events *events, void *owner,
+		   pid_t *ret_pid)
+{
+	struct session *s = calloc(1, sizeof(*s));
+	int fds[2];
+	int r;
+
+	if (!s)
+		return -ENOMEM;
+	r = open_sockets(fds);
+	if (r < 0) {
+		free(s);
+		return r;
+	}
+	*s = (struct session){ .sessions = sessions,
+			       .sock = fds[0],
+			       .peer = *peer,
+			       .events = events,
+			       .owner = owner };
+	r = loop_watch_fd(sessions->loop, s->sock, POLLIN, on_request, s,
+			  &s->watch);
+	if (r == 0) {
+		s->pid = ipc_fork();
+		if (s->pid == 0)
+			exec_session(sessions, peer, fd, fds[1]);
+		r = s->pid < 0 ? -errno : 0;
+	}
+	(void)close(fds[1]);
+	if (r < 0) {
+		stop_talking(s);
+		free(s);
+		return r;
+	}
+	s->next = sessions->first;
+	sessions->first = s;
+	sessions->count++;
+	log_info("session %d (%s): started", (int)s->pid, peer->name);
+	*ret_pid = s->pid;
+	return 0;
+}
+
+/* ---- the end ---- */
+
+/* How it ended, for the log and for its peer. */
+static const struct words {
+	const char *log;
+	const char *peer;
+} words[] = {
+	[EXIT_OK] = { "done", "it has ended" },
+	[EXIT_FAILED] = { "it failed",
+			  "the gateway's session failed: see its log" },
+	[EXIT_USAGE] = { "it was started wrongly",
+			 "the gateway's session failed: see its log" },
+	[EXIT_NO_DEVICE] = { "no such device", "the device is gone" },
+	[EXIT_NOT_ALLOWED] = { "not allowed", "not allowed" },
+	[EXIT_CANNOT_REACH] = { "the peer is gone", "you were gone" },
+	[EXIT_NO_VHCI] = { "no vhci", "no vhci" },
+	[EXIT_BUSY] = { "the device is in use", "the device is in use" },
+	[EXIT_NO_PORT] = { "no port", "no port" },
+	[EXIT_CONFIG] = { "wrong configuration",
+			  "the gateway's session failed: see its log" },
+	[EXIT_PROTOCOL] = { "the peer broke the protocol",
+			    "what you sent breaks the protocol: see the "
+			    "gateway's log" },
+	[EXIT_TIMEOUT] = { "the peer did not answer in time",
+			   "you, or the device, did not answer in time" },
+};
+
+static void tell_end(const struct session *s, enum exit_status status,
+		     const char *why)
+{
+	if (s->events)
+		s->events->ended(s->owner, s->pid, status, why);
+}
+
+static void end_session(const struct session *s, int status)
+{
+	const char *device = s->busid[0] != '\0' ? s->busid : "no device";
+	const struct words *how;
+	int signo = WTERMSIG(status);
+	unsigned code;
+
+	if (WIFSIGNALED(status)) {
+		log_warn("session %d (%s, %s): ended: killed by signal %d (%s)",
+			 (int)s->pid, s->peer.name, device, signo,
+			 strsignal(signo));
+		if (signo == SIGALRM)
+			tell_end(s, EXIT_TIMEOUT, words[EXIT_TIMEOUT].peer);
+		else
+			tell_end(s, EXIT_FAILED,
+				 "the gateway's session was killed");
+		return;
+	}
+	code = (unsigned)WEXITSTATUS(status);
+	if (code >= ARRAY_SIZE(words)) {
+		log_warn("session %d (%s, %s): ended: unknown status %u",
+			 (int)s->pid, s->peer.name, device, code);
+		code = EXIT_FAILED;
+	} else {
+		log_info("session %d (%s, %s): ended: %s", (int)s->pid,
+			 s->peer.name, device, words[code].log);
+	}
+	how = &words[code];
+	tell_end(s, (enum exit_status)code,
+		 code != EXIT_OK && s->refusal[0] != '\0' ? s->refusal
+							  : how->peer);
+}
+
+static void forget_session(struct sessions *sessions, pid_t pid, int status)
+{
+	struct session **at = &sessions->first;
+	struct session *s;
+
+	while (*at && (*at)->pid != pid)
+		at = &(*at)->next;
+	s = *at;
+	if (!s) /* a child of the sweep's, which has said what it did */
+		return;
+	stop_talking(s);
+	*at = s->next;
+	sessions->count--;
+	end_session(s, status);
+	free(s);
+}
+
+void sessions_reap(struct sessions *sessions)
+{
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+		forget_session(sessions, pid, status);
+}
+
+/* ---- what is known of them ---- */
+
+static struct session *find(const struct sessions *sessions, pid_t pid)
+{
+	struct session *s = sessions->first;
+
+	while (s && s->pid != pid)
+		s = s->next;
+	return s;
+}
+
+const char *sessions_reached_limit(const struct sessions *sessions,
+				   const char *key)
+{
+	unsigned num_same = 0;
+
+	if (sessions->count >= sessions->config->max_sessions)
+		return "max_sessions";
+	for (const struct session *s = sessions->first; s; s = s->next)
+		num_same += strcmp(s->peer.key, key) == 0;
+	return num_same >= sessions->config->max_sessions_per_peer
+		       ? "max_sessions_per_peer"
+		       : NULL;
+}
+
+void sessions_disown(struct sessions *sessions, pid_t pid)
+{
+	struct session *s = find(sessions, pid);
+
+	if (s)
+		s->events = NULL;
+}
+
+bool sessions_has(const struct sessions *sessions, pid_t pid)
+{
+	return find(sessions, pid) != NULL;
+}
+
+const char *sessions_busid(const struct sessions *sessions, pid_t pid)
+{
+	const struct session *s = find(sessions, pid);
+
+	return s ? s->busid : "";
+}
+
+unsigned sessions_count(const struct sessions *sessions)
+{
+	return sessions->count;
+}
+
+unsigned sessions_count_devices(const struct sessions *sessions)
+{
+	unsigned num = 0;
+
+	for (const struct session *s = sessions->first; s; s = s->next)
+		num += s->busid[0] != '\0';
+	return num;
+}
+
+void sessions_signal_all(const struct sessions *sessions, int signo)
+{
+	for (const struct session *s = sessions->first; s; s = s->next)
+		(void)kill(s->pid, signo);
+}
+
+/* ---- life ---- */
+
+int sessions_new(struct loop *loop, const struct config *config,
+		 struct registry *registry, bool is_debug,
+		 struct sessions **ret_sessions)
+{
+	struct sessions *sessions = calloc(1, sizeof(*sessions));
+
+	if (!sessions)
+		return -ENOMEM;
+	*sessions = (struct sessions){ .loop = loop,
+				       .config = config,
+				       .registry = registry,
+				       .is_debug = is_debug };
+	*ret_sessions = sessions;
+	return 0;
+}
+
+void sessions_free(struct sessions *sessions)
+{
+	if (!sessions)
+		return;
+	while (sessions->first) {
+		struct session *s = sessions->first;
+
+		sessions->first = s->next;
+		stop_talking(s);
+		free(s);
+	}
+	free(sessions);
+}
+
+void sessions_set_config(struct sessions *sessions, const struct config *config)
+{
+	sessions->config = config;
+}
