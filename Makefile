@@ -86,10 +86,14 @@ fuzz_sources := $(wildcard tests/fuzz/fuzz_*.c)
 # Programs of one file each that the tests and the benchmarks run.
 tool_sources := $(wildcard tests/vm/*.c tests/integration/*.c tests/bench/*.c)
 models       := $(wildcard tests/model/*.pml)
+# To be preloaded: into programs, and into xenstored.
+fake_xen_sources := $(wildcard tests/fake/xen/*.c)
 
 sources := $(wildcard $(mains)) $(unit_sources) $(tool_sources) \
+           $(fake_xen_sources) \
            $(foreach m,$(modules),$(call module_sources,$(m)))
-headers := $(wildcard $(addsuffix /*.h,$(modules) tests/unit tests/fuzz))
+headers := $(wildcard $(addsuffix /*.h,$(modules) tests/unit tests/fuzz \
+             tests/fake/xen))
 
 objects   := $(sources:%.c=$(BUILD)/%.o)
 archives  := $(foreach m,tests/fake gateway frontend vchan-transport,\
@@ -97,6 +101,7 @@ archives  := $(foreach m,tests/fake gateway frontend vchan-transport,\
 unit_bins := $(unit_sources:%.c=$(BUILD)/%)
 fuzz_bins := $(fuzz_sources:%.c=$(BUILD)/%)
 tool_bins := $(tool_sources:%.c=$(BUILD)/%)
+preloads  := $(BUILD)/fake_xen.so $(BUILD)/fake_xenstored.so
 programs  := $(if $(wildcard gateway/main.c),$(BUILD)/xusbip-gateway) \
              $(if $(wildcard frontend/agent_main.c),$(BUILD)/xusbip-frontend) \
              $(if $(wildcard frontend/xusbip_main.c),$(BUILD)/xusbip)
@@ -109,7 +114,7 @@ export XUSBIP_BUILD := $(abspath $(BUILD))
 .PHONY: all deps tests objects
 all: $(programs)	## build the daemons and the command
 
-tests: all $(unit_bins) $(tool_bins)	## build the tests and their helpers
+tests: all $(unit_bins) $(tool_bins) $(preloads)	## build the tests and their helpers
 
 objects: $(objects)
 
@@ -132,6 +137,15 @@ $(unit_bins) $(tool_bins): %: %.o $(archives)
 $(fuzz_bins): %: %.o $(archives)
 	@echo "  LD    $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(PKG_LIBS)
+
+# Without a sanitizer: the program that it goes into has the runtime, or none.
+$(fake_xen_sources:%.c=$(BUILD)/%.o): HARDEN += -fPIC
+$(fake_xen_sources:%.c=$(BUILD)/%.o): SANITIZE :=
+$(BUILD)/fake_xen.so: $(BUILD)/tests/fake/xen/fake_xen.o
+$(BUILD)/fake_xenstored.so: $(fake_xen_sources:%.c=$(BUILD)/%.o)
+$(preloads):
+	@echo "  LD    $@"
+	$(Q)$(CC) -shared -Wl,-z,defs $(LDFLAGS) -o $@ $^
 
 define archive_rule
 $$(BUILD)/lib$(notdir $(1)).a: $$(patsubst %.c,$$(BUILD)/%.o,\

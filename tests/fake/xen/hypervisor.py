@@ -32,10 +32,9 @@ import mmap
 import os
 import selectors
 import socket
-import struct
 import sys
 
-from xenbus import Xenbus
+from xenbus import Xenbus, peer_pid
 
 PAGE = mmap.PAGESIZE
 NONE = 0xffffffff
@@ -272,11 +271,6 @@ class Handle:
             self.domain.handles.discard(self)
         self.xen.bury_zombies()
 
-    def pid(self):
-        credentials = self.sock.getsockopt(socket.SOL_SOCKET,
-                                           socket.SO_PEERCRED, 12)
-        return struct.unpack("3i", credentials)[0]
-
     # Who speaks.
 
     def do_domain(self, _fds, domid):
@@ -389,8 +383,9 @@ class Handle:
 
     def do_pids(self, _fds, domid):
         domain = self.xen.domains.get(domid) or fail(errno.ESRCH)
-        handles = {handle.pid() for handle in domain.handles}
-        return " ".join(map(str, handles | domain.bus.pids()))
+        pids = {peer_pid(handle.sock) for handle in domain.handles
+                if not handle.is_store}
+        return " ".join(map(str, pids | domain.bus.pids()))
 
 
 class Hypervisor:

@@ -58,6 +58,12 @@ class Ring:
         return data
 
 
+def peer_pid(sock):
+    """The process that connected this Unix socket."""
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return struct.unpack("3i", credentials)[0]
+
+
 def take_message(buffer):
     """The first whole message of a buffer, taken out of it, or None."""
     if len(buffer) < HEADER.size:
@@ -144,6 +150,9 @@ class Xenbus:
             for sock in [self.listener, *(c.sock for c in self.clients)]:
                 self.loop.forget(sock)
                 sock.close()
+
+    def pids(self):
+        return {peer_pid(client.sock) for client in self.clients}
 
     def on_accept(self):
         client = Client(self, self.listener.accept()[0])

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One end of a vchan, made with the plain libxenvchan and told what to do by
+ * lines on its standard input:
+ *
+ *     send TEXT    puts TEXT into the ring
+ *     state        says "state IS_OPEN EVENTS", the events counted so far
+ *     sandbox      enters the sandbox that a session runs in
+ *     close        closes its end, and stays
+ *
+ * It says "ready" or "failed ERRNO" first, "got TEXT" for what arrives and
+ * "is_open N" whenever that changes; it ends with its input.
+ *
+ * usage: xen_vchan server|client DOMID PATH [RING_BYTES]
+ */
+#include <errno.h>
+#include <libxenvchan.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "vchan-transport/sandbox.h"
+
+#define MAX_TEXT 4096
+
+struct end {
+	struct libxenvchan *vchan; /* NULL: closed */
+	unsigned events;
+	int is_open;
+};
+
+static int usage(void)
+{
+	(void)fprintf(stderr, "usage: xen_vchan server|client DOMID PATH "
+			      "[RING_BYTES]\n");
+	return 2;
+}
+
+static void report_state(struct end *end)
+{
+	int is_open = libxenvchan_is_open(end->vchan);
+
+	if (is_open != end->is_open)
+		printf("is_open %d\n", is_open);
+	end->is_open = is_open;
+}
+
+static void receive(struct end *end)
+{
+	char text[MAX_TEXT];
+
+	for (;;) {
+		int n = libxenvchan_data_ready(end->vchan);
+
+		if (n <= 0)
+			return;
+		if (n > MAX_TEXT)
+			n = MAX_TEXT;
+		n = libxenvchan_read(end->vchan, text, (size_t)n);
+		if (n <= 0)
+			return;
+		printf("got %.*s\n", n, text);
+	}
+}
+
+static void on_event(struct end *end)
+{
+	end->events++;
+	(void)libxenvchan_wait(end->vchan);
+	receive(end);
+	report_state(end);
+}
+
+static void on_command(struct end *end, char *line)
+{
+	char *text = line;
+	const char *verb = strsep(&text, " ");
+
+	if (strcmp(verb, "close") == 0 && end->vchan) {
+		libxenvchan_close(end->vchan);
+		end->vchan = NULL;
+		printf("closed\n");
+	} else if (strcmp(verb, "state") == 0) {
+		printf("state %d %u\n", libxenvchan_is_open(end->vchan),
+		       end->events);
+	} else if (strcmp(verb, "send") == 0 && text) {
+		int n = libxenvchan_send(end->vchan, text, strlen(text));
+
+		printf("sent %d\n", n);
+	} else if (strcmp(verb, "sandbox") == 0) {
+		printf("sandbox %d\n", sandbox_enter(SANDBOX_SESSION));
+	} else {
+		printf("unknown %s\n", verb);
+	}
+}
+
+/* False at the end of the input. A write of the test's is a line or more. */
+static bool on_input(struct end *end)
+{
+	char lines[MAX_TEXT];
+	ssize_t n = read(STDIN_FILENO, lines, sizeof(lines) - 1);
+	char *at = lines;
+	char *line;
+
+	if (n <= 0)
+		return false;
+	lines[n] = '\0';
+	while ((line = strsep(&at, "\n")) && at)
+		on_command(end, line);
+	return true;
+}
+
+static void run(struct end *end)
+{
+	for (;;) {
+		struct pollfd fds[] = {
+			{ .fd = STDIN_FILENO, .events = POLLIN },
+			{ .fd = -1, .events = POLLIN },
+		};
+
+		if (end->vchan)
+			fds[1].fd = libxenvchan_fd_for_select(end->vchan);
+		if (poll(fds, 2, -1) < 0)
+			return;
+		if (fds[1].revents)
+			on_event(end);
+		if (fds[0].revents && !on_input(end))
+			return;
+	}
+}
+
+int main(int argc, char **argv)
+{
+	struct end end = { .is_open = -1 };
+	size_t ring_bytes = 1024;
+	int domid;
+
+	if (argc < 4)
+		return usage();
+	(void)setvbuf(stdout, NULL, _IOLBF, 0);
+	domid = (int)strtol(argv[2], NULL, 10);
+	if (argc > 4)
+		ring_bytes = strtoul(argv[4], NULL, 10);
+	if (strcmp(argv[1], "server") == 0)
+		end.vchan = libxenvchan_server_init(NULL, domid, argv[3],
+						    ring_bytes, ring_bytes);
+	else
+		end.vchan = libxenvchan_client_init(NULL, domid, argv[3]);
+	if (!end.vchan) {
+		printf("failed %d\n", errno);
+		return 1;
+	}
+	printf("ready\n");
+	report_state(&end);
+	run(&end);
+	if (end.vchan)
+		libxenvchan_close(end.vchan);
+	return 0;
+}
