@@ -16,10 +16,10 @@
 #include "frontend/keeper.h"
 #include "frontend/link.h"
 #include "frontend/local_usb.h"
-#include "frontend/process.h"
 #include "frontend/record.h"
 #include "vchan-transport/channel.h"
 #include "vchan-transport/log.h"
+#include "vchan-transport/process.h"
 
 /* So much of a transfer fits between vhci_hcd and the link at once. */
 #define SOCKET_BUFFER_BYTES (2 << 20)

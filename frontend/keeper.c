@@ -11,10 +11,10 @@
 #include <sys/pidfd.h>
 #include <unistd.h>
 
-#include "frontend/process.h"
 #include "frontend/vhci.h"
 #include "vchan-transport/channel.h"
 #include "vchan-transport/log.h"
+#include "vchan-transport/process.h"
 
 /* vhci_hcd frees a port by itself when its socket ends; then it is asked to. */
 #define FREE_LIMIT_MS 2500

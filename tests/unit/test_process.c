@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Messages between processes, and leaving a terminal. */
-#include "frontend/process.h"
+#include "vchan-transport/process.h"
 
 #include <errno.h>
 #include <fcntl.h>

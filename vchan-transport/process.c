@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "frontend/process.h"
+#include "vchan-transport/process.h"
 
 #include <errno.h>
 #include <fcntl.h>
