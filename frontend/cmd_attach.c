@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* xusbip attach: see attach.h for how it is done. */
+/*
+ * xusbip attach: see attach.h for how it is done; with --to the agent of
+ * another domain does it, at the word of the gateway here.
+ */
 #include "frontend/command.h"
 
 #include <stdbool.h>
@@ -7,6 +10,7 @@
 #include <unistd.h>
 
 #include "frontend/attach.h"
+#include "frontend/cmd_admin.h"
 #include "frontend/import.h"
 #include "frontend/json.h"
 #include "frontend/record.h"
@@ -42,6 +46,15 @@ static enum exit_status attach(const struct attach_plan *plan, bool is_json)
 	return EXIT_OK;
 }
 
+static enum exit_status attach_from(const struct command_globals *globals,
+				    struct attach_plan *plan, bool is_json)
+{
+	enum exit_status status =
+		command_address(globals, plan->gateway, &plan->address);
+
+	return status == EXIT_OK ? attach(plan, is_json) : status;
+}
+
 static enum exit_status run(const struct command_globals *globals, int argc,
 			    char **argv)
 {
@@ -49,12 +62,13 @@ static enum exit_status run(const struct command_globals *globals, int argc,
 		{ "remote", required_argument, NULL, 'r' },
 		{ "busid", required_argument, NULL, 'b' },
 		{ "device", required_argument, NULL, 'd' },
+		{ "to", required_argument, NULL, 't' },
+		{ "persist", no_argument, NULL, 'P' },
 		{ "json", no_argument, NULL, 'j' },
 		{ NULL, 0, NULL, 0 },
 	};
+	struct cmd_admin asked = { .verb = ADMIN_ATTACH };
 	struct attach_plan plan = { 0 };
-	enum exit_status status;
-	bool is_json = false;
 	int option;
 
 	while ((option = command_next_option(argc, argv, "r:b:d:j", longs)) !=
@@ -64,19 +78,27 @@ static enum exit_status run(const struct command_globals *globals, int argc,
 		else if (option == 'b' || option == 'd')
 			plan.busid = optarg;
 		else if (option == 'j')
-			is_json = true;
+			asked.is_json = true;
+		else if (option == 't')
+			asked.domain = optarg;
+		else if (option == 'P')
+			asked.persists = true;
 		else
 			return command_wrong_option(&command_attach, argv);
 	}
-	if (optind != argc || !plan.gateway || !plan.busid)
+	if (optind != argc || !plan.busid || !plan.gateway == !asked.domain)
 		return command_misused(&command_attach,
-				       "give --remote and --busid");
+				       "give --busid, and --remote or --to");
+	if (asked.persists && !asked.domain)
+		return command_misused(&command_attach,
+				       "--persist goes with --to");
 	if (!import_is_busid(plan.busid))
 		return command_misused(&command_attach,
 				       "a bus id has 1 to 31 characters, "
 				       "none of them a blank");
-	status = command_address(globals, plan.gateway, &plan.address);
-	return status == EXIT_OK ? attach(&plan, is_json) : status;
+	asked.busid = plan.busid;
+	return asked.domain ? cmd_admin_run(&asked)
+			    : attach_from(globals, &plan, asked.is_json);
 }
 
 const struct command command_attach = {
@@ -88,5 +110,11 @@ const struct command command_attach = {
 		 "device\n"
 		 "    -b, --busid=<busid>    Busid of the device there\n"
 		 "    -d, --device=<devid>   Id of a virtual UDC there\n"
+		 "        --to=<domain>      In place of -r, on a gateway's "
+		 "machine: have\n"
+		 "                           that domain attach a device of "
+		 "this one\n"
+		 "        --persist          With --to: again whenever it is "
+		 "lost\n"
 		 "        --json             The result as JSON\n",
 };

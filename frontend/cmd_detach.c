@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * xusbip detach: takes the device from a port, whoever attached it, and
- * returns when the port is free.
+ * returns when the port is free; with --from, has the gateway of this machine
+ * take a device from a domain.
  */
 #include "frontend/command.h"
 
@@ -11,6 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "frontend/cmd_admin.h"
+#include "frontend/import.h"
 #include "frontend/json.h"
 #include "frontend/record.h"
 #include "frontend/sysfs.h"
@@ -71,33 +74,12 @@ static enum exit_status detach(uint32_t port)
 	return EXIT_OK;
 }
 
-static enum exit_status run(const struct command_globals *globals, int argc,
-			    char **argv)
+static enum exit_status detach_here(const char *text, bool is_json)
 {
-	static const struct option longs[] = {
-		{ "port", required_argument, NULL, 'p' },
-		{ "json", no_argument, NULL, 'j' },
-		{ NULL, 0, NULL, 0 },
-	};
-	const char *text = NULL;
-	bool is_json = false;
 	enum exit_status status;
-	const char *end;
 	uint32_t port;
-	int option;
+	const char *end = sysfs_scan_number(text, 10, &port);
 
-	(void)globals;
-	while ((option = command_next_option(argc, argv, "p:j", longs)) != -1) {
-		if (option == 'p')
-			text = optarg;
-		else if (option == 'j')
-			is_json = true;
-		else
-			return command_wrong_option(&command_detach, argv);
-	}
-	if (optind != argc || !text)
-		return command_misused(&command_detach, "give --port");
-	end = sysfs_scan_number(text, 10, &port);
 	if (!end || *end != '\0')
 		return command_misused(&command_detach,
 				       "the port is a number, as \"xusbip "
@@ -111,11 +93,57 @@ static enum exit_status run(const struct command_globals *globals, int argc,
 	return EXIT_OK;
 }
 
+static enum exit_status run(const struct command_globals *globals, int argc,
+			    char **argv)
+{
+	static const struct option longs[] = {
+		{ "port", required_argument, NULL, 'p' },
+		{ "from", required_argument, NULL, 'f' },
+		{ "busid", required_argument, NULL, 'b' },
+		{ "json", no_argument, NULL, 'j' },
+		{ NULL, 0, NULL, 0 },
+	};
+	struct cmd_admin asked = { .verb = ADMIN_DETACH };
+	const char *port = NULL;
+	int option;
+
+	(void)globals;
+	while ((option = command_next_option(argc, argv, "p:b:j", longs)) !=
+	       -1) {
+		if (option == 'p')
+			port = optarg;
+		else if (option == 'f')
+			asked.domain = optarg;
+		else if (option == 'b')
+			asked.busid = optarg;
+		else if (option == 'j')
+			asked.is_json = true;
+		else
+			return command_wrong_option(&command_detach, argv);
+	}
+	if (optind != argc || !port == !asked.domain ||
+	    !asked.domain != !asked.busid)
+		return command_misused(&command_detach,
+				       "give --port, or --from and --busid");
+	if (port)
+		return detach_here(port, asked.is_json);
+	if (!import_is_busid(asked.busid))
+		return command_misused(&command_detach,
+				       "a bus id has 1 to 31 characters, "
+				       "none of them a blank");
+	return cmd_admin_run(&asked);
+}
+
 const struct command command_detach = {
 	.name = "detach",
 	.run = run,
 	.summary = "Detach a remote USB device",
 	.usage = "xusbip detach [--json] <args>\n"
 		 "    -p, --port=<port>      vhci_hcd port the device is on\n"
+		 "        --from=<domain>    In place of -p, on a gateway's "
+		 "machine: the\n"
+		 "                           domain to take a device from\n"
+		 "    -b, --busid=<busid>    With --from: busid of the device "
+		 "here\n"
 		 "        --json             The result as JSON\n",
 };

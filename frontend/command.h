@@ -29,6 +29,8 @@ extern const struct command command_list;
 extern const struct command command_attach;
 extern const struct command command_detach;
 extern const struct command command_port;
+extern const struct command command_quiesce;
+extern const struct command command_resume;
 
 /* Shows the failure, and returns its status. */
 enum exit_status command_fail(const struct failure *failure);

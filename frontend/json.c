@@ -150,6 +150,19 @@ enum exit_status json_print_detached(uint32_t port)
 	return print(object);
 }
 
+enum exit_status json_print_done(const char *domain, const char *busid,
+				 const char *result)
+{
+	json_object *object = json_object_new_object();
+
+	if (domain)
+		put_text(object, "domain", domain);
+	if (busid)
+		put_text(object, "busid", busid);
+	put_text(object, "result", result);
+	return print(object);
+}
+
 static json_object *new_port(const struct json_port *port)
 {
 	json_object *object = json_object_new_object();

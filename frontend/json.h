@@ -31,6 +31,10 @@ enum exit_status json_print_attached(const char *remote,
 /* {"port": 0} */
 enum exit_status json_print_detached(uint32_t port);
 
+/* {"domain": ..., "busid": ..., "result": ...}; what is NULL is left out */
+enum exit_status json_print_done(const char *domain, const char *busid,
+				 const char *result);
+
 /* One port in use; what is NULL is not known. */
 struct json_port {
 	const struct vhci_port *port;

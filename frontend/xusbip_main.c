@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * xusbip: list what gateways export, attach and detach it, show what is
- * attached. The verbs and options are those of stock `usbip`; the addresses
+ * attached; on a gateway's machine, say which domain is to have what. The verbs and options are those of stock `usbip`; the addresses
  * reach further (address.h).
  */
 #include <getopt.h>
@@ -16,10 +16,8 @@
 #define VERSION "0.1"
 
 static const struct command *const commands[] = {
-	&command_attach,
-	&command_detach,
-	&command_list,
-	&command_port,
+	&command_attach, &command_detach,  &command_list,
+	&command_port,   &command_quiesce, &command_resume,
 };
 
 #define NUM_COMMANDS (sizeof(commands) / sizeof(commands[0]))
