@@ -15,10 +15,13 @@
 #include "gateway/policy.h"
 #include "vchan-transport/address.h"
 
-#define CONFIG_DEFAULT_PATH  "/etc/xusbip/gateway.conf"
-#define CONFIG_MAX_LISTENERS 16
-#define CONFIG_MAX_RULES     256
-#define CONFIG_MAX_VIRTUALS  64
+#define CONFIG_DEFAULT_PATH     "/etc/xusbip/gateway.conf"
+#define CONFIG_MAX_LISTENERS    16
+#define CONFIG_MAX_RULES        256
+#define CONFIG_MAX_VIRTUALS     64
+#define CONFIG_MAX_GATEWAYS     16
+
+#define CONFIG_VCHAN_RING_BYTES 262144
 
 /* Room for why a file was refused: "FILE:LINE: reason". */
 #define CONFIG_WHY_BYTES 512
@@ -30,6 +33,14 @@ struct config_virtual {
 	char image[256]; /* disk: absolute path */
 	bool is_read_only;
 	bool is_high_speed;
+	struct policy_domains domains;
+};
+
+/* A gateway in another domain, and the guests that this domain's manager makes
+ * known to it. */
+struct config_gateway {
+	char domain[POLICY_NAME_BYTES]; /* its name or UUID */
+	struct policy_domains domains;
 };
 
 struct config {
@@ -38,7 +49,9 @@ struct config {
 	mode_t socket_mode;
 	gid_t socket_group; /* (gid_t)-1: as it comes */
 	char runtime_dir[80];
+	bool has_xen; /* guests of this Xen are served */
 	size_t ring_bytes;
+	size_t vchan_ring_bytes;
 	size_t budget_bytes;
 	unsigned max_sessions;
 	unsigned max_sessions_per_peer;
@@ -46,6 +59,8 @@ struct config {
 	size_t num_rules;
 	struct config_virtual virtuals[CONFIG_MAX_VIRTUALS];
 	size_t num_virtuals;
+	struct config_gateway gateways[CONFIG_MAX_GATEWAYS];
+	size_t num_gateways;
 };
 
 /*

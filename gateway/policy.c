@@ -3,6 +3,9 @@
 #include "gateway/policy.h"
 
 #include <string.h>
+#include <strings.h>
+
+#include "gateway/config.h"
 
 #define USB_CLASS_HUB 9
 #define DIGITS        "0123456789"
@@ -29,19 +32,63 @@ static bool rule_matches(const struct policy_rule *rule,
 	       strcmp(rule->busid, device->busid) == 0;
 }
 
+bool policy_is_called(const struct policy_peer *peer, const char *text)
+{
+	return peer->is_domain &&
+	       ((peer->name[0] != '\0' && strcmp(text, peer->name) == 0) ||
+		(peer->uuid[0] != '\0' && strcasecmp(text, peer->uuid) == 0));
+}
+
+bool policy_is_given_to(const struct policy_domains *domains,
+			const struct policy_peer *peer)
+{
+	if (!peer)
+		return true;
+	if (!peer->is_domain)
+		return domains->num == 0;
+	for (size_t i = 0; i < domains->num; i++) {
+		if (strcmp(domains->names[i], "*") == 0 ||
+		    policy_is_called(peer, domains->names[i]))
+			return true;
+	}
+	return false;
+}
+
+bool policy_names_peer(const struct config *config,
+		       const struct policy_peer *peer)
+{
+	if (!peer->is_domain)
+		return false;
+	for (size_t i = 0; i < config->num_rules; i++) {
+		if (policy_is_given_to(&config->rules[i].domains, peer))
+			return true;
+	}
+	for (size_t i = 0; i < config->num_virtuals; i++) {
+		if (policy_is_given_to(&config->virtuals[i].domains, peer))
+			return true;
+	}
+	return false;
+}
+
 enum policy_verdict policy_judge(const struct policy_rule *rules,
 				 size_t num_rules,
-				 const struct policy_device *device)
+				 const struct policy_device *device,
+				 const struct policy_peer *peer)
 {
+	enum policy_verdict verdict = POLICY_NO_RULE;
+
 	if (device->is_hub)
 		return POLICY_HUB;
 	if (device->is_imported)
 		return POLICY_IMPORTED;
 	for (size_t i = 0; i < num_rules; i++) {
-		if (rule_matches(&rules[i], device))
+		if (!rule_matches(&rules[i], device))
+			continue;
+		if (policy_is_given_to(&rules[i].domains, peer))
 			return POLICY_EXPORTED;
+		verdict = POLICY_NOT_GIVEN;
 	}
-	return POLICY_NO_RULE;
+	return verdict;
 }
 
 const char *policy_verdict_sentence(enum policy_verdict verdict)
@@ -51,6 +98,8 @@ const char *policy_verdict_sentence(enum policy_verdict verdict)
 		return "exported";
 	case POLICY_NO_RULE:
 		return "no export rule matches it";
+	case POLICY_NOT_GIVEN:
+		return "no export rule gives it to this peer";
 	case POLICY_HUB:
 		return "a hub is never exported";
 	case POLICY_IMPORTED:

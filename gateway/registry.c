@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "gateway/claim.h"
+#include "gateway/registry_usb.h"
 #include "gateway/usb_device.h"
 #include "vchan-transport/log.h"
 #include "vchan-transport/loop.h"
@@ -31,158 +32,24 @@ struct registry {
 	struct udev *udev;
 	struct udev_monitor *monitor;
 	struct loop_watch *watch;
+	registry_change_cb *on_change; /* NULL: nobody asked */
+	void *change_arg;
 };
 
-/* ---- reading a device ---- */
-
-/* Reads from the beginning to the end: the length, or -errno. */
-static ssize_t read_whole(int fd, void *to, size_t cap)
-{
-	size_t len = 0;
-	ssize_t n;
-
-	do {
-		n = pread(fd, (char *)to + len, cap - len, (off_t)len);
-		if (n > 0)
-			len += (size_t)n;
-	} while (n > 0 && len < cap);
-	return n < 0 ? -errno : (ssize_t)len;
-}
-
-static ssize_t read_at(int dir_fd, const char *name, void *to, size_t cap)
-{
-	int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC);
-	ssize_t n;
-
-	if (fd < 0)
-		return -errno;
-	n = read_whole(fd, to, cap);
-	(void)close(fd);
-	return n;
-}
-
-/* A text attribute without its newline; empty if there is none. */
-static void read_text(int dir_fd, const char *name, char *to, size_t cap)
-{
-	ssize_t n = read_at(dir_fd, name, to, cap - 1);
-
-	to[n > 0 ? n : 0] = '\0';
-	to[strcspn(to, "\n")] = '\0';
-}
-
-static unsigned read_number(int dir_fd, const char *name)
-{
-	char text[32];
-
-	read_text(dir_fd, name, text, sizeof(text));
-	return (unsigned)strtoul(text, NULL, 10);
-}
-
-/* sysfs has megabits per second. */
-static uint32_t read_speed(int dir_fd)
-{
-	char text[32];
-
-	read_text(dir_fd, "speed", text, sizeof(text));
-	if (strcmp(text, "1.5") == 0)
-		return USBIP_SPEED_LOW;
-	if (strcmp(text, "12") == 0)
-		return USBIP_SPEED_FULL;
-	if (strcmp(text, "480") == 0)
-		return USBIP_SPEED_HIGH;
-	if (strcmp(text, "5000") == 0)
-		return USBIP_SPEED_SUPER;
-	if (strcmp(text, "10000") == 0 || strcmp(text, "20000") == 0)
-		return USBIP_SPEED_SUPER_PLUS;
-	return USBIP_SPEED_UNKNOWN;
-}
-
-/* The record's fields that its descriptors tell. */
-static void describe(struct usbip_device *device,
-		     struct usbip_interface interfaces[USBIP_MAX_INTERFACES],
-		     const struct descriptors *d)
-{
-	struct descriptor_interface i;
-	size_t cursor = 0;
-
-	device->vendor = d->vendor;
-	device->product = d->product;
-	device->release = d->release;
-	device->class = d->class;
-	device->subclass = d->subclass;
-	device->protocol = d->protocol;
-	device->num_configurations = d->num_configurations;
-	device->num_interfaces = 0;
-	while (device->num_interfaces < USBIP_MAX_INTERFACES &&
-	       descriptors_next_interface(d, device->configuration, &cursor,
-					  &i)) {
-		if (i.alternate != 0)
-			continue;
-		interfaces[device->num_interfaces++] =
-			(struct usbip_interface){ .class = i.class,
-						  .subclass = i.subclass,
-						  .protocol = i.protocol };
-	}
-}
-
-/* From a "descriptors" file of sysfs or from usbfs: both give all of them. */
-static int read_descriptors(struct registry_usb *usb, int fd)
-{
-	uint8_t *bytes = malloc(DESCRIPTORS_MAX_BYTES);
-	struct descriptors d;
-	ssize_t n;
-	int r;
-
-	if (!bytes)
-		return -ENOMEM;
-	n = read_whole(fd, bytes, DESCRIPTORS_MAX_BYTES);
-	r = n < 0 ? (int)n : descriptors_parse(&d, bytes, (size_t)n);
-	if (r == 0) {
-		describe(&usb->device, usb->interfaces, &d);
-		usb->policy.vendor = d.vendor;
-		usb->policy.product = d.product;
-		usb->policy.is_hub = policy_is_hub(&d);
-	}
-	free(bytes);
-	return r;
-}
-
-int registry_read_usb(const char *syspath, const char *busid,
-		      struct registry_usb *ret_usb)
-{
-	int dir_fd = open(syspath, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	struct registry_usb usb = { 0 };
-	int fd;
-	int r;
-
-	if (dir_fd < 0)
-		return -errno;
-	(void)snprintf(usb.device.path, sizeof(usb.device.path), "%s", syspath);
-	(void)snprintf(usb.device.busid, sizeof(usb.device.busid), "%s", busid);
-	usb.device.busnum = read_number(dir_fd, "busnum");
-	usb.device.devnum = read_number(dir_fd, "devnum");
-	usb.device.speed = read_speed(dir_fd);
-	usb.device.configuration =
-		(uint8_t)read_number(dir_fd, "bConfigurationValue");
-	memcpy(usb.policy.busid, usb.device.busid, sizeof(usb.policy.busid));
-	read_text(dir_fd, "serial", usb.policy.serial,
-		  sizeof(usb.policy.serial));
-	usb.policy.is_imported = strstr(syspath, "/vhci_hcd") != NULL;
-	fd = openat(dir_fd, "descriptors", O_RDONLY | O_CLOEXEC);
-	r = fd < 0 ? -errno : read_descriptors(&usb, fd);
-	if (fd >= 0)
-		(void)close(fd);
-	(void)close(dir_fd);
-	if (r == 0)
-		*ret_usb = usb;
-	return r;
-}
+/* ---- judging ---- */
 
 static enum policy_verdict judge(const struct registry *registry,
-				 const struct registry_usb *usb)
+				 const struct registry_usb *usb,
+				 const struct policy_peer *peer)
 {
 	return policy_judge(registry->config->rules,
-			    registry->config->num_rules, &usb->policy);
+			    registry->config->num_rules, &usb->policy, peer);
+}
+
+static void tell_change(const struct registry *registry)
+{
+	if (registry->on_change)
+		registry->on_change(registry->change_arg);
 }
 
 /* ---- virtual devices ---- */
@@ -212,7 +79,7 @@ static void describe_virtual(const struct config_virtual *v, size_t index,
 	if (descriptors_parse(&d, bytes, num_bytes) < 0)
 		return;
 	(void)descriptors_configuration(&d, 0, &device->configuration);
-	describe(device, answer->interfaces, &d);
+	registry_describe(device, answer->interfaces, &d);
 }
 
 /* Opens the image, as the configuration says; 0 or -errno with a reason. */
@@ -307,7 +174,8 @@ static int open_virtual(struct registry *registry, size_t index,
  * looked at before may have been unplugged and replaced.
  */
 static int open_node(const struct registry *registry, struct registry_usb *usb,
-		     struct ipc_answer *answer, int *ret_fd)
+		     const struct policy_peer *peer, struct ipc_answer *answer,
+		     int *ret_fd)
 {
 	uint32_t devnum = usb->device.devnum;
 	char node[64];
@@ -325,13 +193,13 @@ static int open_node(const struct registry *registry, struct registry_usb *usb,
 	if (r == 0 && usb->device.devnum != devnum)
 		r = -ENODEV;
 	if (r == 0)
-		r = read_descriptors(usb, fd);
+		r = registry_read_descriptors(usb, fd);
 	if (r < 0) {
 		(void)close(fd);
 		return refuse_broken(answer, r,
 				     "its descriptors cannot be read");
 	}
-	if (judge(registry, usb) != POLICY_EXPORTED) {
+	if (judge(registry, usb, peer) != POLICY_EXPORTED) {
 		(void)close(fd);
 		return refuse(answer, USBIP_ST_NODEV, -EPERM,
 			      "it became another device while it was opened");
@@ -341,10 +209,10 @@ static int open_node(const struct registry *registry, struct registry_usb *usb,
 }
 
 static int open_usb(struct registry *registry, struct registry_usb *usb,
-		    struct ipc_answer *answer, int *ret_device_fd,
-		    int *ret_lock_fd)
+		    const struct policy_peer *peer, struct ipc_answer *answer,
+		    int *ret_device_fd, int *ret_lock_fd)
 {
-	enum policy_verdict verdict = judge(registry, usb);
+	enum policy_verdict verdict = judge(registry, usb, peer);
 	int lock_fd;
 	int r;
 
@@ -354,7 +222,7 @@ static int open_usb(struct registry *registry, struct registry_usb *usb,
 	r = take_lock(registry, usb->device.busid, answer, &lock_fd);
 	if (r < 0)
 		return r;
-	r = open_node(registry, usb, answer, ret_device_fd);
+	r = open_node(registry, usb, peer, answer, ret_device_fd);
 	if (r == 0) {
 		r = claim_note(lock_fd, usb->device.devnum,
 			       usb->device.configuration);
@@ -398,35 +266,58 @@ static int find_usb(struct registry *registry, const char *busid,
 	return r;
 }
 
+/* The virtual device of this bus id; -1 if there is none. */
+static int find_virtual(const struct config *config, const char *busid)
+{
+	for (size_t i = 0; i < config->num_virtuals; i++) {
+		if (strcmp(config->virtuals[i].busid, busid) == 0)
+			return (int)i;
+	}
+	return -1;
+}
+
 int registry_open(struct registry *registry, const char *busid,
-		  struct ipc_answer *ret_answer, int *ret_device_fd,
-		  int *ret_lock_fd)
+		  const struct policy_peer *peer, struct ipc_answer *ret_answer,
+		  int *ret_device_fd, int *ret_lock_fd)
 {
 	const struct config *config = registry->config;
 	struct registry_usb usb = { 0 };
+	int i = find_virtual(config, busid);
+	int r;
 
 	*ret_answer = (struct ipc_answer){ .type = IPC_OPENED };
-	for (size_t i = 0; i < config->num_virtuals; i++) {
-		if (strcmp(config->virtuals[i].busid, busid) == 0)
-			return open_virtual(registry, i, ret_answer,
-					    ret_device_fd, ret_lock_fd);
-	}
-	if (find_usb(registry, busid, &usb) < 0)
+	if (i >= 0 && !policy_is_given_to(&config->virtuals[i].domains, peer))
+		return refuse(ret_answer, USBIP_ST_NODEV, -EPERM,
+			      policy_verdict_sentence(POLICY_NOT_GIVEN));
+	if (i >= 0)
+		r = open_virtual(registry, (size_t)i, ret_answer, ret_device_fd,
+				 ret_lock_fd);
+	else if (find_usb(registry, busid, &usb) == 0)
+		r = open_usb(registry, &usb, peer, ret_answer, ret_device_fd,
+			     ret_lock_fd);
+	else
 		return refuse(ret_answer, USBIP_ST_NODEV, -ENOENT,
 			      "there is no such device");
-	return open_usb(registry, &usb, ret_answer, ret_device_fd, ret_lock_fd);
+	if (r == 0)
+		tell_change(registry);
+	return r;
 }
 
 /* ---- listing ---- */
 
-static int list_virtuals(const struct registry *registry, registry_cb *each,
+static int list_virtuals(const struct registry *registry,
+			 const struct policy_peer *peer, registry_cb *each,
 			 void *arg)
 {
-	for (size_t i = 0; i < registry->config->num_virtuals; i++) {
+	const struct config *config = registry->config;
+
+	for (size_t i = 0; i < config->num_virtuals; i++) {
 		struct ipc_answer answer = { .type = IPC_DEVICE };
 		int r;
 
-		describe_virtual(&registry->config->virtuals[i], i, &answer);
+		if (!policy_is_given_to(&config->virtuals[i].domains, peer))
+			continue;
+		describe_virtual(&config->virtuals[i], i, &answer);
 		r = each(arg, &answer);
 		if (r < 0)
 			return r;
@@ -443,7 +334,8 @@ static const char *busid_of(const char *syspath)
 }
 
 static int list_usb(const struct registry *registry, struct udev_enumerate *all,
-		    registry_cb *each, void *arg)
+		    const struct policy_peer *peer, registry_cb *each,
+		    void *arg)
 {
 	size_t room = USBIP_MAX_DEVICES - registry->config->num_virtuals;
 	struct udev_list_entry *entry;
@@ -457,7 +349,7 @@ static int list_usb(const struct registry *registry, struct udev_enumerate *all,
 		int r;
 
 		if (registry_read_usb(syspath, busid_of(syspath), &usb) < 0 ||
-		    judge(registry, &usb) != POLICY_EXPORTED)
+		    judge(registry, &usb, peer) != POLICY_EXPORTED)
 			continue;
 		if (room-- == 0)
 			return 0;
@@ -471,10 +363,11 @@ static int list_usb(const struct registry *registry, struct udev_enumerate *all,
 	return 0;
 }
 
-int registry_list(struct registry *registry, registry_cb *each, void *arg)
+int registry_list(struct registry *registry, const struct policy_peer *peer,
+		  registry_cb *each, void *arg)
 {
 	struct udev_enumerate *all;
-	int r = list_virtuals(registry, each, arg);
+	int r = list_virtuals(registry, peer, each, arg);
 
 	if (r < 0)
 		return r;
@@ -488,7 +381,7 @@ int registry_list(struct registry *registry, registry_cb *each, void *arg)
 	if (r >= 0)
 		r = udev_enumerate_scan_devices(all);
 	if (r >= 0)
-		r = list_usb(registry, all, each, arg);
+		r = list_usb(registry, all, peer, each, arg);
 	(void)udev_enumerate_unref(all);
 	return r;
 }
@@ -507,7 +400,7 @@ static void on_plugged(const struct registry *registry, const char *syspath)
 			  busid, strerror(-r));
 		return;
 	}
-	verdict = judge(registry, &usb);
+	verdict = judge(registry, &usb, NULL);
 	if (verdict == POLICY_EXPORTED)
 		log_info("device %s (%04x:%04x): plugged in: exported", busid,
 			 usb.device.vendor, usb.device.product);
@@ -521,18 +414,22 @@ static void on_udev(void *arg, short revents)
 {
 	const struct registry *registry = arg;
 	struct udev_device *device;
+	bool has_changed = false;
 
 	(void)revents;
 	while ((device = udev_monitor_receive_device(registry->monitor))) {
 		const char *action = udev_device_get_action(device);
 		const char *syspath = udev_device_get_syspath(device);
 
+		has_changed = true;
 		if (action && syspath && strcmp(action, "add") == 0)
 			on_plugged(registry, syspath);
 		else if (action && syspath && strcmp(action, "remove") == 0)
 			log_info("device %s: unplugged", busid_of(syspath));
 		(void)udev_device_unref(device);
 	}
+	if (has_changed)
+		tell_change(registry);
 }
 
 /* Without udevd only the kernel tells; its "udev" group would stay silent. */
@@ -592,4 +489,11 @@ void registry_free(struct registry *registry)
 void registry_set_config(struct registry *registry, const struct config *config)
 {
 	registry->config = config;
+}
+
+void registry_on_change(struct registry *registry,
+			registry_change_cb *on_change, void *arg)
+{
+	registry->on_change = on_change;
+	registry->change_arg = arg;
 }

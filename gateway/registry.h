@@ -28,11 +28,20 @@ void registry_set_config(struct registry *registry,
 			 const struct config *config);
 
 /*
- * Calls `each` with an IPC_DEVICE for every exported device until it returns
- * an error, which is passed on.
+ * Tells when a list that was read before may be another one now: something was
+ * plugged in or out, or opened. That it was given back the registry cannot see.
+ */
+typedef void registry_change_cb(void *arg);
+void registry_on_change(struct registry *registry,
+			registry_change_cb *on_change, void *arg);
+
+/*
+ * Calls `each` with an IPC_DEVICE for every device that the rules give to this
+ * peer, until it returns an error, which is passed on.
  */
 typedef int registry_cb(void *arg, const struct ipc_answer *answer);
-int registry_list(struct registry *registry, registry_cb *each, void *arg);
+int registry_list(struct registry *registry, const struct policy_peer *peer,
+		  registry_cb *each, void *arg);
 
 /*
  * Opens a device for a session: 0 with IPC_OPENED in *ret_answer, its
@@ -40,18 +49,7 @@ int registry_list(struct registry *registry, registry_cb *each, void *arg);
  * IPC_REFUSED, whose reason is for the log.
  */
 int registry_open(struct registry *registry, const char *busid,
-		  struct ipc_answer *ret_answer, int *ret_device_fd,
-		  int *ret_lock_fd);
-
-/* What sysfs says of one device. */
-struct registry_usb {
-	struct policy_device policy;
-	struct usbip_device device;
-	struct usbip_interface interfaces[USBIP_MAX_INTERFACES];
-};
-
-/* Reads a device's folder in sysfs; 0 or -errno. */
-int registry_read_usb(const char *syspath, const char *busid,
-		      struct registry_usb *ret_usb);
+		  const struct policy_peer *peer, struct ipc_answer *ret_answer,
+		  int *ret_device_fd, int *ret_lock_fd);
 
 #endif

@@ -75,7 +75,8 @@ static int send_device(void *arg, const struct ipc_answer *answer)
 static int answer_list(struct session *s)
 {
 	const struct ipc_answer end = { .type = IPC_END };
-	int r = registry_list(s->sessions->registry, send_device, s);
+	int r = registry_list(s->sessions->registry, &s->peer.policy,
+			      send_device, s);
 
 	return r < 0 ? r : ipc_answer(s->sock, &end, -1, -1);
 }
@@ -108,8 +109,8 @@ static int answer_open(struct session *s, const char *busid)
 	int lock_fd = -1;
 	int r;
 
-	r = registry_open(s->sessions->registry, busid, &answer, &device_fd,
-			  &lock_fd);
+	r = registry_open(s->sessions->registry, busid, &s->peer.policy,
+			  &answer, &device_fd, &lock_fd);
 	if (r < 0) {
 		note_refusal(s, &answer);
 		answer.is_returning = r == -EBUSY &&

@@ -68,6 +68,9 @@ an_empty_file_listens_on_the_socket_and_exports_nothing(void **state)
 	assert_int_equal(config->max_sessions_per_peer, 40);
 	assert_int_equal(config->num_rules, 0);
 	assert_int_equal(config->num_virtuals, 0);
+	assert_false(config->has_xen);
+	assert_int_equal(config->vchan_ring_bytes, 262144);
+	assert_int_equal(config->num_gateways, 0);
 	config_free(config);
 }
 
@@ -132,6 +135,38 @@ static void every_word_is_read(void **state)
 	config_free(c);
 }
 
+static void sections_name_the_domains_that_they_are_for(void **state)
+{
+	static const char text[] =
+		"listen = { }\n"
+		"xen = true\n"
+		"vchan_ring_bytes = 4096\n"
+		"export { busid = \"1-1\" domains = { \"u1\", \"*\" } }\n"
+		"export { busid = \"1-2\" }\n"
+		"disk \"stick\" { image = \"/i\" domains = { \"a b\" } }\n"
+		"zero \"zero0\" { domains = { \"u2\" } }\n"
+		"gateway \"usbvm\" { domains = { \"u1\", \"u3\" } }\n";
+	char why[CONFIG_WHY_BYTES];
+	struct config *c;
+
+	(void)state;
+	assert_int_equal(load(text, &c, why), 0);
+	assert_int_equal(c->num_listen, 0);
+	assert_true(c->has_xen);
+	assert_int_equal(c->vchan_ring_bytes, 4096);
+	assert_int_equal(c->rules[0].domains.num, 2);
+	assert_string_equal(c->rules[0].domains.names[0], "u1");
+	assert_string_equal(c->rules[0].domains.names[1], "*");
+	assert_int_equal(c->rules[1].domains.num, 0);
+	assert_string_equal(c->virtuals[0].domains.names[0], "a b");
+	assert_string_equal(c->virtuals[1].domains.names[0], "u2");
+	assert_int_equal(c->num_gateways, 1);
+	assert_string_equal(c->gateways[0].domain, "usbvm");
+	assert_int_equal(c->gateways[0].domains.num, 2);
+	assert_string_equal(c->gateways[0].domains.names[1], "u3");
+	config_free(c);
+}
+
 static const struct {
 	const char *text;
 	int line;
@@ -153,6 +188,9 @@ static const struct {
 	{ "ring_bytes = 65537", 1, "power of two" },
 	{ "ring_bytes = many", 1, "ring_bytes" },
 	{ "budget_bytes = 0", 1, "1048576" },
+	{ "vchan_ring_bytes = 2048", 1, "from 4096" },
+	{ "vchan_ring_bytes = 2097152", 1, "1048576" },
+	{ "vchan_ring_bytes = 12288", 1, "power of two" },
 	{ "max_sessions = 0", 1, "from 1 to" },
 	{ "max_sessions = 901", 1, "from 1 to" },
 	{ "max_sessions_per_peer = -1", 1, "from 1 to" },
@@ -173,6 +211,18 @@ static const struct {
 	{ "zero \"usb1\" { }", 1, "real device" },
 	{ "zero \"z\" { }\nzero \"z\" { }", 2, "duplicate title" },
 	{ "zero \"z\" { }\ndisk \"z\" { image = \"/x\" }", 2, "another" },
+	{ "export { busid = \"1-1\"\ndomains = { } }", 2, "at least one" },
+	{ "export { domains = { \"u1\" } }", 1, "empty rule" },
+	{ "zero \"z\" { domains = { } }", 1, "at least one" },
+	{ "zero \"z\" { domains = { \"\" } }", 1, "printable" },
+	{ "zero \"z\" { domains = { \"a\", \"\\n\" } }", 1, "printable" },
+	{ "zero \"z\" { domains = { \"0123456789012345678901234567890123456789"
+	  "012345678901234567890123\" } }",
+	  1, "printable" },
+	{ "gateway \"g\" { }", 1, "for which domains" },
+	{ "gateway \"g\" { domains = { } }", 1, "for which domains" },
+	{ "gateway \"*\" { domains = { \"u1\" } }", 1, "UUID" },
+	{ "gateway \"\" { domains = { \"u1\" } }", 1, "UUID" },
 	{ "zero \"z\" {", 2, "missing_closing_brace" },
 	{ "export { vendor = \"1234\"\n", 3, "missing_closing_brace" },
 	{ "export { vendor = \"12", 2, "premature end" },
@@ -244,6 +294,41 @@ static void a_list_at_its_limit_is_read_and_one_more_is_refused(void **state)
 	repeat(text, sizeof(text), zero, "\" { }", CONFIG_MAX_VIRTUALS + 1);
 	assert_int_equal(load(text, &config, why), -EINVAL);
 	assert_non_null(strstr(why, "more than 64"));
+
+	repeat(text, sizeof(text), "gateway \"g", "\" { domains = { \"u\" } }",
+	       CONFIG_MAX_GATEWAYS);
+	assert_int_equal(load(text, &config, why), 0);
+	assert_int_equal(config->num_gateways, CONFIG_MAX_GATEWAYS);
+	config_free(config);
+	repeat(text, sizeof(text), "gateway \"g", "\" { domains = { \"u\" } }",
+	       CONFIG_MAX_GATEWAYS + 1);
+	assert_int_equal(load(text, &config, why), -EINVAL);
+	assert_non_null(strstr(why, "more than 16"));
+}
+
+static void a_section_names_so_many_domains_and_no_more(void **state)
+{
+	char text[POLICY_MAX_DOMAINS * 16 + 80];
+	char why[CONFIG_WHY_BYTES];
+	struct config *config;
+
+	(void)state;
+	for (int more = 0; more <= 1; more++) {
+		size_t len = (size_t)snprintf(text, sizeof(text),
+					      "zero \"z\" { domains = { \"u\"");
+
+		for (int i = 1; i < POLICY_MAX_DOMAINS + more; i++)
+			len += (size_t)snprintf(text + len, sizeof(text) - len,
+						", \"u%d\"", i);
+		(void)snprintf(text + len, sizeof(text) - len, " } }");
+		assert_int_equal(load(text, &config, why), more ? -EINVAL : 0);
+		if (more)
+			continue;
+		assert_int_equal(config->virtuals[0].domains.num,
+				 POLICY_MAX_DOMAINS);
+		config_free(config);
+	}
+	assert_non_null(strstr(why, "more than 32"));
 }
 
 static void what_is_not_a_file_is_refused_with_its_name(void **state)
@@ -264,11 +349,13 @@ int main(void)
 		cmocka_unit_test(
 			an_empty_file_listens_on_the_socket_and_exports_nothing),
 		cmocka_unit_test(every_word_is_read),
+		cmocka_unit_test(sections_name_the_domains_that_they_are_for),
 		cmocka_unit_test(
 			a_bad_line_is_refused_with_its_number_and_reason),
 		cmocka_unit_test(a_file_without_a_listener_is_refused),
 		cmocka_unit_test(
 			a_list_at_its_limit_is_read_and_one_more_is_refused),
+		cmocka_unit_test(a_section_names_so_many_domains_and_no_more),
 		cmocka_unit_test(what_is_not_a_file_is_refused_with_its_name),
 	};
 

@@ -6,11 +6,17 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
+#include "gateway/config.h"
+
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+
+static const struct policy_peer local = { .is_domain = false };
 
 static const struct policy_device mouse = {
 	.vendor = 0x046d,
@@ -22,7 +28,7 @@ static const struct policy_device mouse = {
 static void without_rules_nothing_is_exported(void **state)
 {
 	(void)state;
-	assert_int_equal(policy_judge(NULL, 0, &mouse), POLICY_NO_RULE);
+	assert_int_equal(policy_judge(NULL, 0, &mouse, &local), POLICY_NO_RULE);
 }
 
 static void a_rule_without_attributes_exports_nothing(void **state)
@@ -30,7 +36,8 @@ static void a_rule_without_attributes_exports_nothing(void **state)
 	static const struct policy_rule empty = { 0 };
 
 	(void)state;
-	assert_int_equal(policy_judge(&empty, 1, &mouse), POLICY_NO_RULE);
+	assert_int_equal(policy_judge(&empty, 1, &mouse, &local),
+			 POLICY_NO_RULE);
 }
 
 static void every_given_attribute_must_match(void **state)
@@ -46,20 +53,21 @@ static void every_given_attribute_must_match(void **state)
 	struct policy_device other;
 
 	(void)state;
-	assert_int_equal(policy_judge(&all, 1, &mouse), POLICY_EXPORTED);
+	assert_int_equal(policy_judge(&all, 1, &mouse, &local),
+			 POLICY_EXPORTED);
 
 	other = mouse;
 	other.vendor = 0;
-	assert_int_equal(policy_judge(&all, 1, &other), POLICY_NO_RULE);
+	assert_int_equal(policy_judge(&all, 1, &other, &local), POLICY_NO_RULE);
 	other = mouse;
 	other.product = 0;
-	assert_int_equal(policy_judge(&all, 1, &other), POLICY_NO_RULE);
+	assert_int_equal(policy_judge(&all, 1, &other, &local), POLICY_NO_RULE);
 	other = mouse;
 	other.serial[1] = '\0';
-	assert_int_equal(policy_judge(&all, 1, &other), POLICY_NO_RULE);
+	assert_int_equal(policy_judge(&all, 1, &other, &local), POLICY_NO_RULE);
 	other = mouse;
 	other.busid[3] = '\0';
-	assert_int_equal(policy_judge(&all, 1, &other), POLICY_NO_RULE);
+	assert_int_equal(policy_judge(&all, 1, &other, &local), POLICY_NO_RULE);
 }
 
 static void one_matching_rule_of_several_is_enough(void **state)
@@ -70,7 +78,7 @@ static void one_matching_rule_of_several_is_enough(void **state)
 	};
 
 	(void)state;
-	assert_int_equal(policy_judge(rules, ARRAY_SIZE(rules), &mouse),
+	assert_int_equal(policy_judge(rules, ARRAY_SIZE(rules), &mouse, &local),
 			 POLICY_EXPORTED);
 }
 
@@ -81,10 +89,86 @@ static void a_hub_or_an_imported_device_is_never_exported(void **state)
 
 	(void)state;
 	device.is_hub = true;
-	assert_int_equal(policy_judge(&rule, 1, &device), POLICY_HUB);
+	assert_int_equal(policy_judge(&rule, 1, &device, &local), POLICY_HUB);
 	device.is_hub = false;
 	device.is_imported = true;
-	assert_int_equal(policy_judge(&rule, 1, &device), POLICY_IMPORTED);
+	assert_int_equal(policy_judge(&rule, 1, &device, &local),
+			 POLICY_IMPORTED);
+}
+
+#define UUID "5a6f1c1e-0000-4000-8000-00000000abcd"
+
+static const struct policy_peer guest = {
+	.is_domain = true,
+	.name = "u1",
+	.uuid = UUID,
+};
+
+static enum policy_verdict judge_for(const char *domain,
+				     const struct policy_peer *peer)
+{
+	struct policy_rule rule = { .busid = "1-1.2" };
+
+	if (domain) {
+		rule.domains.num = 2;
+		(void)snprintf(rule.domains.names[0], POLICY_NAME_BYTES, "%s",
+			       "other");
+		(void)snprintf(rule.domains.names[1], POLICY_NAME_BYTES, "%s",
+			       domain);
+	}
+	return policy_judge(&rule, 1, &mouse, peer);
+}
+
+static void a_rule_without_domains_is_for_everybody_but_domains(void **state)
+{
+	(void)state;
+	assert_int_equal(judge_for(NULL, &local), POLICY_EXPORTED);
+	assert_int_equal(judge_for(NULL, &guest), POLICY_NOT_GIVEN);
+}
+
+static void a_rule_with_domains_is_for_those_and_nobody_else(void **state)
+{
+	const struct policy_peer nameless = { .is_domain = true };
+
+	(void)state;
+	assert_int_equal(judge_for("u1", &guest), POLICY_EXPORTED);
+	assert_int_equal(judge_for(UUID, &guest), POLICY_EXPORTED);
+	assert_int_equal(judge_for("5A6F1C1E-0000-4000-8000-00000000ABCD",
+				   &guest),
+			 POLICY_EXPORTED);
+	assert_int_equal(judge_for("*", &guest), POLICY_EXPORTED);
+	assert_int_equal(judge_for("*", &nameless), POLICY_EXPORTED);
+
+	assert_int_equal(judge_for("U1", &guest), POLICY_NOT_GIVEN);
+	assert_int_equal(judge_for("u", &guest), POLICY_NOT_GIVEN);
+	assert_int_equal(judge_for("u11", &guest), POLICY_NOT_GIVEN);
+	assert_int_equal(judge_for("", &nameless), POLICY_NOT_GIVEN);
+	assert_int_equal(judge_for("u1", &local), POLICY_NOT_GIVEN);
+	assert_int_equal(judge_for("*", &local), POLICY_NOT_GIVEN);
+	assert_int_equal(judge_for("u1", NULL), POLICY_EXPORTED);
+}
+
+static void a_domain_is_named_by_any_section_that_gives_devices(void **state)
+{
+	struct config *config = calloc(1, sizeof(*config));
+	struct policy_domains *domains;
+
+	(void)state;
+	assert_non_null(config);
+	config->num_rules = 1;
+	config->num_virtuals = 1;
+	assert_false(policy_names_peer(config, &guest));
+	for (int i = 0; i < 2; i++) {
+		domains = i ? &config->rules[0].domains
+			    : &config->virtuals[0].domains;
+		domains->num = 1;
+		(void)snprintf(domains->names[0], POLICY_NAME_BYTES, "%s",
+			       "u1");
+		assert_true(policy_names_peer(config, &guest));
+		assert_false(policy_names_peer(config, &local));
+		domains->num = 0;
+	}
+	free(config);
 }
 
 /* A device with two configurations of one interface each. */
@@ -142,6 +226,12 @@ int main(void)
 		cmocka_unit_test(every_given_attribute_must_match),
 		cmocka_unit_test(one_matching_rule_of_several_is_enough),
 		cmocka_unit_test(a_hub_or_an_imported_device_is_never_exported),
+		cmocka_unit_test(
+			a_rule_without_domains_is_for_everybody_but_domains),
+		cmocka_unit_test(
+			a_rule_with_domains_is_for_those_and_nobody_else),
+		cmocka_unit_test(
+			a_domain_is_named_by_any_section_that_gives_devices),
 		cmocka_unit_test(
 			a_hub_in_any_configuration_makes_the_device_a_hub),
 		cmocka_unit_test(the_kernels_bus_ids_are_told_from_other_names),

@@ -22,6 +22,7 @@
 #include <cmocka.h>
 
 #include "gateway/claim.h"
+#include "gateway/registry_usb.h"
 #include "vchan-transport/loop.h"
 
 static char dir[] = "/tmp/test_registry.XXXXXX";
@@ -351,6 +352,8 @@ static void a_directory_has_one_owner_and_no_other_writer(void **state)
 
 /* ---- the registry ---- */
 
+static const struct policy_peer local = { .is_domain = false };
+
 struct seen {
 	unsigned num;
 	struct ipc_answer last;
@@ -394,7 +397,7 @@ static void virtual_devices_are_listed_with_their_own_numbers(void **state)
 	(void)state;
 	assert_int_equal(loop_new(&loop), 0);
 	assert_int_equal(registry_new(loop, config, &registry), 0);
-	assert_int_equal(registry_list(registry, on_device, &seen), 0);
+	assert_int_equal(registry_list(registry, &local, on_device, &seen), 0);
 
 	assert_int_equal(seen.num, 2);
 	assert_string_equal(seen.last.device.busid, "zero0");
@@ -423,8 +426,8 @@ static void a_device_is_handed_out_once_and_refusals_say_why(void **state)
 	assert_int_equal(loop_new(&loop), 0);
 	assert_int_equal(registry_new(loop, config, &registry), 0);
 
-	assert_int_equal(registry_open(registry, "stick", &answer, &none,
-				       &none),
+	assert_int_equal(registry_open(registry, "stick", &local, &answer,
+				       &none, &none),
 			 -ENOENT);
 	assert_int_equal(answer.type, IPC_REFUSED);
 	assert_int_equal(answer.status, USBIP_ST_DEV_ERR);
@@ -432,22 +435,23 @@ static void a_device_is_handed_out_once_and_refusals_say_why(void **state)
 			    "the image cannot be opened: No such "
 			    "file or directory");
 	put("image", dir, 1);
-	assert_int_equal(registry_open(registry, "stick", &answer, &none,
-				       &none),
+	assert_int_equal(registry_open(registry, "stick", &local, &answer,
+				       &none, &none),
 			 -EINVAL);
 	assert_non_null(strstr(answer.reason, "512 bytes"));
 
 	assert_int_equal(truncate(in_dir("image"), 512), 0);
-	assert_int_equal(
-		registry_open(registry, "stick", &answer, &device, &lock), 0);
+	assert_int_equal(registry_open(registry, "stick", &local, &answer,
+				       &device, &lock),
+			 0);
 	assert_int_equal(answer.type, IPC_OPENED);
 	assert_int_equal(answer.kind, IPC_KIND_DISK);
 	assert_true(answer.is_read_only);
 	assert_string_equal(answer.serial, "stick");
 	assert_int_equal(fcntl(device, F_GETFL) & O_ACCMODE, O_RDONLY);
 
-	assert_int_equal(registry_open(registry, "stick", &answer, &none,
-				       &none),
+	assert_int_equal(registry_open(registry, "stick", &local, &answer,
+				       &none, &none),
 			 -EBUSY);
 	assert_int_equal(answer.status, USBIP_ST_DEV_BUSY);
 	(void)close(lock);
@@ -457,10 +461,71 @@ static void a_device_is_handed_out_once_and_refusals_say_why(void **state)
 	static const char *const absent[] = { "", "../image", "9-9.9", "usb1",
 					      "nothing" };
 	for (size_t i = 0; i < sizeof(absent) / sizeof(absent[0]); i++) {
-		assert_true(registry_open(registry, absent[i], &answer, &none,
-					  &none) < 0);
+		assert_true(registry_open(registry, absent[i], &local, &answer,
+					  &none, &none) < 0);
 		assert_int_equal(answer.status, USBIP_ST_NODEV);
 	}
+	registry_free(registry);
+	loop_free(loop);
+	config_free(config);
+}
+
+static void on_change(void *arg)
+{
+	++*(unsigned *)arg;
+}
+
+static void a_guest_sees_and_opens_only_what_is_given_to_it(void **state)
+{
+	const struct policy_peer u1 = { .is_domain = true, .name = "u1" };
+	const struct policy_peer u2 = { .is_domain = true, .name = "u2" };
+	struct config *config = new_config();
+	struct registry *registry;
+	struct ipc_answer answer;
+	struct seen seen = { 0 };
+	unsigned num_changes = 0;
+	struct loop *loop;
+	int lock = -1;
+	int none = -1;
+
+	(void)state;
+	config->virtuals[1].domains.num = 1;
+	(void)snprintf(config->virtuals[1].domains.names[0], POLICY_NAME_BYTES,
+		       "%s", "u1");
+	assert_int_equal(loop_new(&loop), 0);
+	assert_int_equal(registry_new(loop, config, &registry), 0);
+	registry_on_change(registry, on_change, &num_changes);
+
+	assert_int_equal(registry_list(registry, &u1, on_device, &seen), 0);
+	assert_int_equal(seen.num, 1);
+	assert_string_equal(seen.last.device.busid, "zero0");
+	seen.num = 0;
+	assert_int_equal(registry_list(registry, &u2, on_device, &seen), 0);
+	assert_int_equal(seen.num, 0);
+	assert_int_equal(registry_list(registry, &local, on_device, &seen), 0);
+	assert_int_equal(seen.num, 1);
+	assert_string_equal(seen.last.device.busid, "stick");
+
+	assert_int_equal(registry_open(registry, "zero0", &local, &answer,
+				       &none, &none),
+			 -EPERM);
+	assert_int_equal(answer.status, USBIP_ST_NODEV);
+	assert_int_equal(num_changes, 0);
+	assert_int_equal(registry_open(registry, "zero0", &u1, &answer, &none,
+				       &lock),
+			 0);
+	assert_int_equal(num_changes, 1);
+
+	/* In use or not: who is not given it is told the same. */
+	assert_int_equal(registry_open(registry, "zero0", &u2, &answer, &none,
+				       &none),
+			 -EPERM);
+	assert_int_equal(answer.status, USBIP_ST_NODEV);
+	assert_int_equal(registry_open(registry, "stick", &u2, &answer, &none,
+				       &none),
+			 -EPERM);
+	assert_int_equal(answer.status, USBIP_ST_NODEV);
+	(void)close(lock);
 	registry_free(registry);
 	loop_free(loop);
 	config_free(config);
@@ -489,6 +554,8 @@ int main(void)
 		cmocka_unit_test(a_directory_has_one_owner_and_no_other_writer),
 		cmocka_unit_test(
 			virtual_devices_are_listed_with_their_own_numbers),
+		cmocka_unit_test(
+			a_guest_sees_and_opens_only_what_is_given_to_it),
 		cmocka_unit_test(
 			a_device_is_handed_out_once_and_refusals_say_why),
 	};
