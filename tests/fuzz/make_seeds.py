@@ -177,6 +177,26 @@ DESCRIPTORS = {
     "attack_association_cut": device() + config(1, bytes([8])),
 }
 
+EPOCH = b"0123456789abcdef "
+
+HANDSHAKE = {
+    "ask": EPOCH + b"ask 16384",
+    "up": EPOCH + b"up",
+    "open": EPOCH + b"open",
+    "closed": EPOCH + b"closed 4 the rules forbid it",
+    "hold": EPOCH + b"hold",
+    "attach": EPOCH + b"attach 1-1.2",
+    "attached": EPOCH + b"attached 7",
+    "failed": EPOCH + b"failed 6 vhci_hcd is not loaded",
+    "number": b"63",
+    "epoch_0": b"0" * 16 + b" up",
+    "closed_without_a_reason": EPOCH + b"closed 1",
+    "ask_beyond_limit": EPOCH + b"ask 4294967296",
+    "ask_not_as_we_write_it": EPOCH + b"ask 016384",
+    "attach_path": EPOCH + b"attach ../../../../5/data",
+    "escape": EPOCH + b"closed 1 \x1b[2J",
+}
+
 
 def write(name, seeds):
     folder = os.path.join(HERE, "corpus_" + name)
@@ -191,6 +211,7 @@ def main():
     write("reply", REPLY)
     write("op", OP)
     write("descriptors", DESCRIPTORS)
+    write("handshake", HANDSHAKE)
 
 
 if __name__ == "__main__":
