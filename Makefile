@@ -45,7 +45,7 @@ endif
 # installing what pkg-config looks for.
 once = $(eval $(1) := $(2))$($(1))
 PKGS := libusb-1.0 libconfuse json-c libseccomp libcap-ng libudev \
-        openssl xenvchan xenstore
+        openssl xenvchan xenevtchn xenstore
 PKG_CPPFLAGS = $(call once,PKG_CPPFLAGS,$(subst -I,-isystem ,\
                $(shell pkg-config --cflags $(PKGS))))
 PKG_LIBS = $(call once,PKG_LIBS,$(shell pkg-config --libs $(PKGS)))

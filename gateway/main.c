@@ -136,6 +136,8 @@ static enum exit_status run_session(int argc, char **argv)
 	options.manager_fd = (int)number_of(argv, SESSION_ARGV_MANAGER_FD);
 	options.ring_bytes = number_of(argv, SESSION_ARGV_RING_BYTES);
 	options.budget_bytes = number_of(argv, SESSION_ARGV_BUDGET_BYTES);
+	options.domid = (unsigned)number_of(argv, SESSION_ARGV_DOMID);
+	options.path = argv[SESSION_ARGV_PATH];
 	options.peer = argv[SESSION_ARGV_PEER];
 	is_debug = number_of(argv, SESSION_ARGV_IS_DEBUG) != 0;
 

@@ -329,21 +329,54 @@ static enum exit_status serve_operation(struct session *s)
 	return serve_import(s, busid);
 }
 
+/* Grants the rings and says so; the client's coming is its first byte's. */
+static int grant_channel(struct session *s)
+{
+	const struct session_options *o = s->options;
+	char why[CHANNEL_WHY_BYTES];
+	int r = channel_vchan_serve(o->domid, o->path, o->ring_bytes,
+				    s->deadline_ms, &s->channel, why);
+
+	if (r < 0) {
+		log_warn("%s: no channel: %s", o->peer, why);
+		return r;
+	}
+	r = ipc_ask(o->manager_fd, IPC_GRANTED, NULL);
+	if (r < 0) {
+		log_warn("%s: no channel: the manager does not listen: %s",
+			 o->peer, strerror(-r));
+		channel_free(s->channel);
+	}
+	return r;
+}
+
+static int open_channel(struct session *s)
+{
+	const struct session_options *o = s->options;
+	int r;
+
+	if (o->kind == ADDRESS_XEN)
+		return grant_channel(s);
+	r = channel_accept(o->kind, o->peer_fd, o->ring_bytes, &s->channel);
+	if (r < 0)
+		log_warn("%s: no channel: %s", o->peer, strerror(-r));
+	return r;
+}
+
 enum exit_status session_run(const struct session_options *options)
 {
 	struct session s = { .options = options,
 			     .deadline_ms = clock_ms() + OPERATION_LIMIT_MS,
 			     .lock_fd = -1 };
 	enum exit_status status;
-	int r = channel_accept(options->kind, options->peer_fd,
-			       options->ring_bytes, &s.channel);
+	int r;
 
 	/* Until the loop's watchdog takes over. */
 	(void)alarm(OPERATION_LIMIT_MS / 1000 + STUCK_S);
-	if (r < 0) {
-		log_warn("%s: no channel: %s", options->peer, strerror(-r));
-		return EXIT_CANNOT_REACH;
-	}
+	r = open_channel(&s);
+	if (r < 0)
+		return options->kind == ADDRESS_XEN ? EXIT_FAILED
+						    : EXIT_CANNOT_REACH;
 	status = serve_operation(&s);
 	channel_free(s.channel);
 	(void)close(options->manager_fd);

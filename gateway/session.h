@@ -13,11 +13,14 @@
 
 struct session_options {
 	enum address_kind kind; /* of the listener that accepted */
-	int peer_fd;            /* accepted connection; owned */
+	int peer_fd;            /* accepted connection, or ADDRESS_XEN: the
+				   channel's lock, held to the end; owned */
 	int manager_fd;         /* ipc.h; owned */
-	size_t ring_bytes;      /* shm */
+	size_t ring_bytes;      /* shm, vchan */
 	size_t budget_bytes;    /* URB data in flight */
 	const char *peer;       /* for the log, escaped */
+	unsigned domid;         /* ADDRESS_XEN: the peer */
+	const char *path;       /* ADDRESS_XEN: of its channel, in our data */
 };
 
 /* Runs it to its end.  The exit status of the process. */

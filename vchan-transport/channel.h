@@ -2,7 +2,7 @@
 /*
  * channel.h - a byte stream in both directions between two processes, whatever
  * carries it: a shared-memory ring (channel_shm.c), a stream socket
- * (channel_socket.c).
+ * (channel_socket.c), the rings of libxenvchan (channel_vchan.c).
  *
  * Never blocks, but for channel_wait and the *_all helpers, which take a limit.
  * A channel serves one conversation and is not used again.
@@ -29,8 +29,10 @@
 #include <sys/uio.h>
 
 #include "vchan-transport/address.h"
+#include "vchan-transport/handshake.h"
 
-#define CHANNEL_MAX_FDS 2
+#define CHANNEL_MAX_FDS   2
+#define CHANNEL_WHY_BYTES 128 /* of a failure's words */
 
 /* What the caller of channel_arm or channel_wait wants to hear of. */
 #define CHANNEL_READ  1u /* bytes that the last peek or read did not show */
@@ -48,7 +50,7 @@ struct channel; /* opaque; made by the functions below, freed by channel_free */
 
 /* Every slot answers for its channel as the function of its name below. */
 struct channel_ops {
-	const char *name; /* "shm", "socket" */
+	const char *name; /* "shm", "socket", "vchan" */
 	ssize_t (*peek)(struct channel *c, struct iovec ret_pieces[2]);
 	void (*consume)(struct channel *c, size_t bytes);
 	int (*ended)(struct channel *c);
@@ -175,5 +177,45 @@ int channel_socket_new(int fd, struct channel **ret_channel);
 int channel_shm_serve(int fd, size_t ring_bytes, struct channel **ret_channel);
 int channel_shm_join(int fd, uint64_t deadline_ms,
 		     struct channel **ret_channel);
+
+/* Of each ring; both are of this size. */
+#define CHANNEL_VCHAN_MIN_RING_BYTES 4096u
+#define CHANNEL_VCHAN_MAX_RING_BYTES (1u << 20)
+
+/*
+ * The two ends of channel_vchan, between domains; the failure's words are left
+ * in `why`. Nodes are written below `path` (of our domain, relative, or
+ * absolute), which has at most 48 bytes and is there already; they are not
+ * removed.  What xenstore's quotas refuse is tried again until the deadline.
+ * Opening is for outside of a sandbox, all else and freeing fits in it.
+ *
+ * The server may be used at once: the client's coming is an event as any other,
+ * and until then there is nothing to read.
+ */
+int channel_vchan_serve(unsigned domid, const char *path, size_t ring_bytes,
+			uint64_t deadline_ms, struct channel **ret_channel,
+			char why[static CHANNEL_WHY_BYTES]);
+/*
+ * `life_fd`, a connected SOCK_SEQPACKET socket, tells that the gateway is gone:
+ * by a hang-up, or by a message, which is a channel_last_word or nothing.  Bytes
+ * that are in the ring are read first.  The channel owns it when it is there;
+ * on failure it stays the caller's.
+ */
+int channel_vchan_join(unsigned domid, const char *path, int life_fd,
+		       struct channel **ret_channel,
+		       char why[static CHANNEL_WHY_BYTES]);
+
+/* What the gateway said about the end; from a warden to the process it serves. */
+struct channel_last_word {
+	uint32_t status; /* enum exit_status */
+	char why[HANDSHAKE_WHY_BYTES];
+};
+
+/*
+ * Waits for the last word: 0, -ENOENT if the gateway is gone without one,
+ * -ETIMEDOUT, -EOPNOTSUPP for a channel without a life_fd.
+ */
+int channel_reason(struct channel *c, uint64_t deadline_ms,
+		   unsigned *ret_status, char why[static HANDSHAKE_WHY_BYTES]);
 
 #endif

@@ -20,6 +20,10 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <xen/xen.h>
+/* needs the one above */
+#include <xen/sys/evtchn.h>
+#include <xen/sys/gntdev.h>
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
@@ -87,6 +91,13 @@ static const uint32_t session_ioctls[] = {
 	USBDEVFS_GET_CAPABILITIES,
 	USBDEVFS_GET_SPEED,
 	USBDEVFS_CONNECTINFO,
+};
+
+/* Of channel_vchan; a granted page needs none to be let go. */
+static const uint32_t vchan_ioctls[] = {
+	IOCTL_EVTCHN_NOTIFY,
+	IOCTL_GNTDEV_GET_OFFSET_FOR_VADDR, /* unmapping */
+	IOCTL_GNTDEV_UNMAP_GRANT_REF,
 };
 
 void sandbox_at_entry(void)
@@ -175,6 +186,9 @@ static int allow_with_arguments(scmp_filter_ctx filter, enum sandbox_role role)
 	if (r == 0)
 		r = allow_where(filter, SCMP_SYS(tgkill), 0, UINT32_MAX,
 				(uint32_t)getpid());
+	if (r == 0)
+		r = allow_where_one_of(filter, SCMP_SYS(ioctl), vchan_ioctls,
+				       ARRAY_SIZE(vchan_ioctls));
 	if (r == 0 && role == SANDBOX_SESSION)
 		r = allow_where_one_of(filter, SCMP_SYS(ioctl), session_ioctls,
 				       ARRAY_SIZE(session_ioctls));
