@@ -19,12 +19,18 @@
 #include "vchan-transport/exit_status.h"
 
 struct loop;
+struct registry;
 struct store;
+struct wants;
 struct xen;
 
-/* -ENODEV without a xenstore. Sessions that outlived a manager are taken up. */
+/*
+ * 0 or -errno; all that is given stays borrowed. Sessions that outlived a
+ * manager are taken up.
+ */
 int xen_new(struct loop *loop, struct store *store, const struct config *config,
-	    struct sessions *sessions, struct xen **ret_xen);
+	    struct sessions *sessions, struct registry *registry,
+	    struct xen **ret_xen);
 /* Sessions live on. NULL is fine. */
 void xen_free(struct xen *xen);
 /* Guests and devices that no rule names any more lose what they have. */
@@ -61,6 +67,8 @@ int xen_resume(struct xen *xen, const char *domain, xen_done_cb *on_done,
 /* The asker is gone: nobody is to be told. */
 void xen_forget_asker(struct xen *xen, void *arg);
 
+/* What guests are to have; lives as long as xen. */
+struct wants *xen_wants(struct xen *xen);
 /* Ends what the guest has of that device: how many sessions were told to. */
 unsigned xen_revoke(struct xen *xen, unsigned domid, const char *busid);
 
