@@ -21,6 +21,7 @@
 #include "frontend/vhci.h"
 #include "vchan-transport/log.h"
 #include "vchan-transport/loop.h"
+#include "vchan-transport/xen_guest.h"
 
 #define BACKLOG 64
 
@@ -254,6 +255,10 @@ static void on_sweep(void *arg)
 
 	if (removed > 0)
 		log_info("removed %d record(s) of attachments that have ended",
+			 removed);
+	removed = xen_guest_sweep_all();
+	if (removed > 0)
+		log_info("removed %d channel(s) of processes that were killed",
 			 removed);
 	if (--agent->sweeps_left > 0)
 		return;

@@ -83,7 +83,8 @@ static enum exit_status list_remote(const struct list_options *options,
 				    const struct address *address)
 {
 	struct import import = { .gateway = options->remote,
-				 .deadline_ms = clock_ms() + IMPORT_LIMIT_MS };
+				 .deadline_ms = clock_ms() + IMPORT_LIMIT_MS,
+				 .ring_bytes = IMPORT_LIST_RING_BYTES };
 	struct import_entry *entries = NULL;
 	size_t count = 0;
 	enum exit_status status = import_open(&import, address);

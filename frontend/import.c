@@ -9,11 +9,15 @@
 #include <unistd.h>
 
 #include "vchan-transport/channel.h"
+#include "vchan-transport/handshake.h"
 
 #define CLASS_HUB 0x09
 
 /* How long beyond its deadline a conversation may be held up in one call. */
 #define STUCK_S 2
+
+/* For a gateway to say why, after it has refused. */
+#define REASON_LIMIT_MS 1000u
 
 /* What a channel's errno means to a user. */
 static enum exit_status status_of(int error)
@@ -21,6 +25,8 @@ static enum exit_status status_of(int error)
 	switch (error) {
 	case -ETIMEDOUT:
 		return EXIT_TIMEOUT;
+	case -EBUSY:
+		return EXIT_BUSY;
 	case -EACCES:
 	case -EPERM:
 		return EXIT_NOT_ALLOWED;
@@ -62,10 +68,15 @@ enum exit_status import_open(struct import *import,
 	int r;
 
 	guard_against_bells(import);
-	r = channel_connect(address, import->deadline_ms, &import->channel,
-			    why);
+	r = channel_connect(address, import->ring_bytes, import->deadline_ms,
+			    &import->channel, why);
 	if (r == 0)
 		return EXIT_OK;
+	/* Over Xen the words say what to do, for it is known. */
+	if (address->kind == ADDRESS_XEN)
+		return failure_set(&import->failure, status_of(r),
+				   "cannot connect to %s: %s", import->gateway,
+				   why);
 	if (r == -EOPNOTSUPP)
 		return failure_set(&import->failure, EXIT_FAILED,
 				   "cannot connect to %s: %s", import->gateway,
@@ -86,15 +97,56 @@ void import_close(struct import *import)
 	(void)alarm(0);
 }
 
+/* May a gateway say so? The others speak of this side. */
+static bool is_of_gateway(unsigned status)
+{
+	switch (status) {
+	case EXIT_FAILED:
+	case EXIT_NO_DEVICE:
+	case EXIT_NOT_ALLOWED:
+	case EXIT_CANNOT_REACH:
+	case EXIT_BUSY:
+	case EXIT_PROTOCOL:
+	case EXIT_TIMEOUT:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/*
+ * What the gateway said beside the conversation, where it can, about how that
+ * has ended; the status stays if it told none.
+ */
+static bool take_reason(struct import *import, enum exit_status *status,
+			char why[static HANDSHAKE_WHY_BYTES])
+{
+	unsigned told;
+
+	/* Until we have ended, so has not the gateway. */
+	(void)channel_end(import->channel);
+	if (channel_reason(import->channel, clock_ms() + REASON_LIMIT_MS, &told,
+			   why) < 0 ||
+	    why[0] == '\0')
+		return false;
+	if (is_of_gateway(told))
+		*status = (enum exit_status)told;
+	return true;
+}
+
 /* The conversation broke: `r` is how the stream ended. */
 static enum exit_status broke(struct import *import, int r, const char *doing)
 {
 	enum exit_status status = status_of(r);
 	const char *why = strerror(-r);
+	char reason[HANDSHAKE_WHY_BYTES];
 
 	if (r == -EPIPE || r == -ECONNRESET) {
 		status = EXIT_PROTOCOL;
 		why = "it ended the conversation";
+		if (take_reason(import, &status, reason))
+			return failure_set(&import->failure, status, "%s: %s",
+					   import->gateway, reason);
 	} else if (r == -ETIMEDOUT) {
 		why = "it did not answer in time";
 	}
@@ -292,9 +344,17 @@ static enum exit_status refused(struct import *import, const char *busid,
 		[USBIP_ST_ERROR] = EXIT_FAILED,
 	};
 
+	enum exit_status status;
+	char reason[HANDSHAKE_WHY_BYTES];
+
 	if (refusal >= sizeof(statuses) / sizeof(statuses[0]))
 		return nonsense(import, "an unknown status");
-	return failure_set(&import->failure, statuses[refusal],
+	status = statuses[refusal];
+	if (take_reason(import, &status, reason))
+		return failure_set(&import->failure, status,
+				   "%s: it does not give %s: %s",
+				   import->gateway, busid, reason);
+	return failure_set(&import->failure, status,
 			   "%s: it does not give %s: %s; \"xusbip list -r %s\" "
 			   "shows what it exports",
 			   import->gateway, busid,

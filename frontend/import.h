@@ -24,9 +24,13 @@ struct channel;
 /* For one conversation, connecting included. */
 #define IMPORT_LIMIT_MS 10000u
 
+/* Rings for a list: small, so that asking costs a guest's gateway little. */
+#define IMPORT_LIST_RING_BYTES 16384u
+
 struct import {
 	const char *gateway;     /* as the user named it, for words */
 	uint64_t deadline_ms;    /* of clock_ms() */
+	size_t ring_bytes;       /* over Xen; 0: as the gateway has it */
 	struct channel *channel; /* from import_open on */
 	struct failure failure;  /* when something returned not EXIT_OK */
 };

@@ -12,11 +12,13 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "frontend/agent_config.h"
 #include "frontend/import.h"
 #include "frontend/link.h"
 #include "vchan-transport/channel.h"
 #include "vchan-transport/log.h"
 #include "vchan-transport/usbip.h"
+#include "vchan-transport/xen_guest.h"
 
 /* For the client's question, all gateways' answers, and our reply. */
 #define OPERATION_LIMIT_MS 10000u
@@ -27,10 +29,14 @@
 #define ENTRY_MAX_BYTES \
 	(USBIP_DEVICE_BYTES + USBIP_MAX_INTERFACES * USBIP_INTERFACE_BYTES)
 
+#define MAX_GATEWAYS (AGENT_MAX_GATEWAYS + XEN_GUEST_MAX_GATEWAYS)
+
 struct conversation {
 	const struct serve_options *options;
 	struct channel *client;
 	uint64_t deadline_ms;
+	struct address gateways[MAX_GATEWAYS]; /* in order */
+	size_t num_gateways;
 };
 
 /* The devices of all gateways. */
@@ -44,18 +50,18 @@ struct merged {
  * that is left, so that one that does not answer leaves time for the others.
  */
 static enum exit_status open_gateway(const struct conversation *c, size_t index,
-				     struct import *import,
+				     size_t ring_bytes, struct import *import,
 				     char name[ADDRESS_TEXT_CAP])
 {
-	const struct address *gateway = &c->options->gateways[index];
+	const struct address *gateway = &c->gateways[index];
 	uint64_t now = clock_ms();
 	uint64_t left_ms = now < c->deadline_ms ? c->deadline_ms - now : 0;
 
 	(void)address_format(gateway, name, ADDRESS_TEXT_CAP);
 	*import = (struct import){
 		.gateway = name,
-		.deadline_ms =
-			now + left_ms / (c->options->num_gateways - index),
+		.deadline_ms = now + left_ms / (c->num_gateways - index),
+		.ring_bytes = ring_bytes,
 	};
 	return import_open(import, gateway);
 }
@@ -115,12 +121,13 @@ static int merge(struct merged *merged, const struct import_entry *entries,
 
 static void gather(const struct conversation *c, struct merged *merged)
 {
-	for (size_t i = 0; i < c->options->num_gateways; i++) {
+	for (size_t i = 0; i < c->num_gateways; i++) {
 		char name[ADDRESS_TEXT_CAP];
 		struct import_entry *entries = NULL;
 		struct import import;
 		size_t count = 0;
-		enum exit_status status = open_gateway(c, i, &import, name);
+		enum exit_status status = open_gateway(
+			c, i, IMPORT_LIST_RING_BYTES, &import, name);
 
 		if (status == EXIT_OK)
 			status = import_list(&import, &entries, &count);
@@ -199,8 +206,8 @@ static enum exit_status take_device(const struct conversation *c,
 {
 	enum exit_status result = EXIT_NO_DEVICE;
 
-	for (size_t i = 0; i < c->options->num_gateways; i++) {
-		enum exit_status status = open_gateway(c, i, import, name);
+	for (size_t i = 0; i < c->num_gateways; i++) {
+		enum exit_status status = open_gateway(c, i, 0, import, name);
 		bool is_connected = status == EXIT_OK;
 
 		if (is_connected)
@@ -298,6 +305,35 @@ static enum exit_status serve_operation(struct conversation *c)
 	return EXIT_PROTOCOL;
 }
 
+static bool is_gateway(const struct conversation *c, const struct address *a)
+{
+	for (size_t i = 0; i < c->num_gateways; i++) {
+		if (c->gateways[i].kind == a->kind &&
+		    strcmp(c->gateways[i].host, a->host) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Those of the configuration, then the domains that serve this one. */
+static void find_gateways(struct conversation *c)
+{
+	const struct serve_options *options = c->options;
+	unsigned domids[XEN_GUEST_MAX_GATEWAYS];
+	size_t n = xen_guest_list_gateways(domids, XEN_GUEST_MAX_GATEWAYS);
+
+	for (size_t i = 0; i < options->num_gateways && i < AGENT_MAX_GATEWAYS;
+	     i++)
+		c->gateways[c->num_gateways++] = options->gateways[i];
+	for (size_t i = 0; i < n; i++) {
+		struct address found = { .kind = ADDRESS_XEN };
+
+		(void)snprintf(found.host, sizeof(found.host), "%u", domids[i]);
+		if (!is_gateway(c, &found))
+			c->gateways[c->num_gateways++] = found;
+	}
+}
+
 enum exit_status serve_run(const struct serve_options *options)
 {
 	struct conversation c = { .options = options,
@@ -317,6 +353,7 @@ enum exit_status serve_run(const struct serve_options *options)
 		log_error("no memory for a connection");
 		return EXIT_FAILED;
 	}
+	find_gateways(&c);
 	status = serve_operation(&c);
 	channel_free(c.client);
 	return status;

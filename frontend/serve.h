@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * serve.h - one connection to the agent, in a process of its own: a stock
- * `usbip list` or `usbip attach` asks, the gateways answer. Lists are merged;
- * a device is taken from the first gateway that has it, and then this process
- * is its link, for the stock tool hands its end of the connection to vhci_hcd.
+ * `usbip list` or `usbip attach` asks, the gateways answer: those that are
+ * given, and in a Xen guest every domain that serves it. Lists are merged; a
+ * device is taken from the first gateway that has it, and then this process is
+ * its link, for the stock tool hands its end of the connection to vhci_hcd.
  */
 #ifndef SERVE_H
 #define SERVE_H

@@ -14,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define WHY_BYTES 128
+#include "vchan-transport/warden.h"
 
 ssize_t channel_peek(struct channel *c, struct iovec ret_pieces[2])
 {
@@ -282,7 +282,7 @@ static int connect_tcp(const struct address *to, uint64_t deadline_ms,
 	(void)snprintf(port, sizeof(port), "%u", to->port);
 	r = getaddrinfo(to->host, port, &hints, &found);
 	if (r != 0) {
-		(void)snprintf(why, WHY_BYTES, "%s", gai_strerror(r));
+		(void)snprintf(why, CHANNEL_WHY_BYTES, "%s", gai_strerror(r));
 		return -EHOSTUNREACH;
 	}
 	r = -EHOSTUNREACH;
@@ -291,7 +291,7 @@ static int connect_tcp(const struct address *to, uint64_t deadline_ms,
 				     ret_fd);
 	freeaddrinfo(found);
 	if (r < 0) {
-		(void)snprintf(why, WHY_BYTES, "%s", strerror(-r));
+		(void)snprintf(why, CHANNEL_WHY_BYTES, "%s", strerror(-r));
 		return r;
 	}
 	set_tcp_options(*ret_fd);
@@ -323,8 +323,9 @@ static int connect_vsock(const struct address *to, uint64_t deadline_ms,
 				deadline_ms, ret_fd);
 }
 
-int channel_connect(const struct address *to, uint64_t deadline_ms,
-		    struct channel **ret_channel, char why[static WHY_BYTES])
+int channel_connect(const struct address *to, size_t ring_bytes,
+		    uint64_t deadline_ms, struct channel **ret_channel,
+		    char why[static CHANNEL_WHY_BYTES])
 {
 	int fd = -1;
 	int r = -EOPNOTSUPP;
@@ -341,8 +342,10 @@ int channel_connect(const struct address *to, uint64_t deadline_ms,
 		r = connect_vsock(to, deadline_ms, &fd);
 		break;
 	case ADDRESS_XEN:
+		return warden_connect(to, ring_bytes, deadline_ms, ret_channel,
+				      why);
 	case ADDRESS_TLS:
-		(void)snprintf(why, WHY_BYTES,
+		(void)snprintf(why, CHANNEL_WHY_BYTES,
 			       "%s: addresses are not carried by this build",
 			       address_kind_name(to->kind));
 		break;
@@ -352,7 +355,7 @@ int channel_connect(const struct address *to, uint64_t deadline_ms,
 	else if (r == 0)
 		r = channel_socket_new(fd, ret_channel);
 	if (r < 0 && why[0] == '\0')
-		(void)snprintf(why, WHY_BYTES, "%s", strerror(-r));
+		(void)snprintf(why, CHANNEL_WHY_BYTES, "%s", strerror(-r));
 	return r;
 }
 

@@ -152,11 +152,13 @@ void channel_finish(struct channel *c, uint64_t deadline_ms);
 
 /*
  * Opens a channel to a listener as a client: socket for tcp: and vsock:, shm
- * for unix:.  -EOPNOTSUPP for what this build does not carry.  The failure's
- * words are left in `why` (at least 128 bytes).
+ * for unix:, vchan for xen: (warden.h), where `ring_bytes` each way are asked
+ * for, 0 for as the gateway has it.  -EOPNOTSUPP for what this build does not
+ * carry.  The failure's words are left in `why`.
  */
-int channel_connect(const struct address *to, uint64_t deadline_ms,
-		    struct channel **ret_channel, char why[static 128]);
+int channel_connect(const struct address *to, size_t ring_bytes,
+		    uint64_t deadline_ms, struct channel **ret_channel,
+		    char why[static CHANNEL_WHY_BYTES]);
 
 /*
  * Takes over an accepted connection: as a stream (tcp:, vsock:) or, for unix:,
