@@ -31,7 +31,7 @@ struct xen;
 int xen_new(struct loop *loop, struct store *store, const struct config *config,
 	    struct sessions *sessions, struct registry *registry,
 	    struct xen **ret_xen);
-/* Sessions live on. NULL is fine. */
+/* Sessions live on; before `sessions` goes. NULL is fine. */
 void xen_free(struct xen *xen);
 /* Guests and devices that no rule names any more lose what they have. */
 void xen_set_config(struct xen *xen, const struct config *config);

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See channel_lock.h. */
+#include "gateway/channel_lock.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "vchan-transport/handshake.h"
+
+#define PATH_BYTES 160
+#define NOTE_BYTES 256
+
+static void lock_path(char path[static PATH_BYTES], const char *dir,
+		      unsigned domid, unsigned channel)
+{
+	(void)snprintf(path, PATH_BYTES, "%s/xen-%u-%u.lock", dir, domid,
+		       channel);
+}
+
+/* Opens and locks: the descriptor, -EBUSY if it is locked, or -errno. */
+static int lock_file(const char *path, int flags)
+{
+	int fd = open(path, flags | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600);
+	int r;
+
+	if (fd < 0)
+		return -errno;
+	if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+		return fd;
+	r = errno == EWOULDBLOCK ? -EBUSY : -errno;
+	(void)close(fd);
+	return r;
+}
+
+int channel_lock_take(const char *dir, unsigned domid, unsigned channel,
+		      int *ret_fd)
+{
+	char path[PATH_BYTES];
+	int fd;
+
+	lock_path(path, dir, domid, channel);
+	fd = lock_file(path, O_CREAT);
+	if (fd < 0)
+		return fd;
+	/* What it says is of one who has ended. */
+	if (ftruncate(fd, 0) < 0) {
+		int r = -errno;
+
+		(void)close(fd);
+		return r;
+	}
+	*ret_fd = fd;
+	return 0;
+}
+
+/* When the process was started, field 22 of stat; 0: it is not there. */
+static uint64_t start_of(pid_t pid)
+{
+	char path[48];
+	char text[512];
+	ssize_t n;
+	char *at;
+	int fd;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	n = read(fd, text, sizeof(text) - 1);
+	(void)close(fd);
+	text[n > 0 ? n : 0] = '\0';
+	/* The name, field 2, may hold anything but ends with the last one. */
+	at = strrchr(text, ')');
+	for (int field = 2; at && field < 22; field++)
+		at = strchr(at + 1, ' ');
+	return at ? strtoull(at, NULL, 10) : 0;
+}
+
+int channel_lock_note(int fd, struct channel_note *note)
+{
+	char text[NOTE_BYTES];
+	int len;
+
+	note->started_at = start_of(note->pid);
+	len = snprintf(text, sizeof(text),
+		       "%d %" PRIu64 " %016" PRIx64 " %s %s\n", (int)note->pid,
+		       note->started_at, note->epoch, note->uuid, note->busid);
+	return pwrite(fd, text, (size_t)len, 0) == len ? 0 : -EIO;
+}
+
+static void read_note(int fd, struct channel_note *ret_note)
+{
+	char text[NOTE_BYTES];
+	ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
+	char *saved = NULL;
+	const char *word;
+	char *end;
+
+	*ret_note = (struct channel_note){ .pid = 0 };
+	text[n > 0 ? n : 0] = '\0';
+	ret_note->pid = (pid_t)strtol(text, &end, 10);
+	ret_note->started_at = strtoull(end, &end, 10);
+	ret_note->epoch = strtoull(end, &end, 16);
+	word = strtok_r(end, " \n", &saved);
+	if (word)
+		(void)snprintf(ret_note->uuid, sizeof(ret_note->uuid), "%s",
+			       word);
+	word = word ? strtok_r(NULL, " \n", &saved) : NULL;
+	if (word)
+		(void)snprintf(ret_note->busid, sizeof(ret_note->busid), "%s",
+			       word);
+	if (ret_note->pid <= 0 || ret_note->started_at == 0 ||
+	    start_of(ret_note->pid) != ret_note->started_at)
+		ret_note->pid = 0;
+}
+
+int channel_lock_find(const char *dir, unsigned domid, unsigned channel,
+		      struct channel_note *ret_note)
+{
+	char path[PATH_BYTES];
+	int fd;
+
+	lock_path(path, dir, domid, channel);
+	fd = lock_file(path, 0);
+	if (fd >= 0) {
+		(void)unlink(path);
+		(void)close(fd);
+		return 0;
+	}
+	if (fd == -ENOENT)
+		return 0;
+	*ret_note = (struct channel_note){ .pid = 0 };
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd >= 0) {
+		read_note(fd, ret_note);
+		(void)close(fd);
+	}
+	return 1;
+}
+
+void channel_lock_remove(const char *dir, unsigned domid, unsigned channel)
+{
+	struct channel_note note;
+
+	(void)channel_lock_find(dir, domid, channel, &note);
+}
+
+/* "xen-5-3.lock" */
+static bool parse_name(const char *name, unsigned *ret_domid,
+		       unsigned *ret_channel)
+{
+	static const char prefix[] = "xen-";
+	char *end;
+
+	if (strncmp(name, prefix, strlen(prefix)) != 0)
+		return false;
+	*ret_domid = (unsigned)strtoul(name + strlen(prefix), &end, 10);
+	if (*end != '-')
+		return false;
+	*ret_channel = (unsigned)strtoul(end + 1, &end, 10);
+	return strcmp(end, ".lock") == 0 && *ret_domid <= HANDSHAKE_MAX_DOMID &&
+	       *ret_channel < HANDSHAKE_CHANNELS;
+}
+
+void channel_lock_each(const char *dir, channel_lock_cb *each, void *arg)
+{
+	DIR *d = opendir(dir);
+	const struct dirent *e;
+	unsigned domid;
+	unsigned channel;
+
+	if (!d)
+		return;
+	while ((e = readdir(d)))
+		if (parse_name(e->d_name, &domid, &channel))
+			each(arg, domid, channel);
+	(void)closedir(d);
+}
