@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "frontend/agent_config.h"
+#include "frontend/agent_xen.h"
 #include "frontend/record.h"
 #include "frontend/usb_events.h"
 #include "frontend/vhci.h"
@@ -57,6 +58,8 @@ struct agent {
 	unsigned sweeps_left;
 	struct usb_events *events;
 	struct loop_watch *events_watch;
+	struct agent_xen *xen; /* NULL where there is no Xen */
+	enum exit_status status;
 };
 
 static bool is_loopback(const struct sockaddr_storage *peer)
@@ -281,8 +284,10 @@ static void on_events(void *arg, short revents)
 	struct agent *agent = arg;
 
 	(void)revents;
-	if (usb_events_has_removal(agent->events))
-		sweep_soon(agent);
+	if (!usb_events_has_removal(agent->events))
+		return;
+	sweep_soon(agent);
+	agent_xen_on_removal(agent->xen);
 }
 
 static void on_child(void *arg, int signo)
@@ -293,6 +298,8 @@ static void on_child(void *arg, int signo)
 
 	(void)signo;
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		if (agent_xen_on_child(agent->xen, pid, status))
+			continue;
 		agent->num_children--;
 		if (WIFSIGNALED(status))
 			log_warn("process %d was killed by signal %d", (int)pid,
@@ -324,6 +331,27 @@ static void on_reload(void *arg, int signo)
 		log_info("read %s anew: %zu gateway(s)",
 			 agent->options->config_path,
 			 agent->config.num_gateways);
+}
+
+/* Started anew, the agent may find it again. */
+static void on_xen_lost(void *arg)
+{
+	struct agent *agent = arg;
+
+	agent->status = EXIT_FAILED;
+	loop_stop(agent->loop);
+}
+
+static void watch_xen(struct agent *agent)
+{
+	int r = agent_xen_new(agent->loop, agent->options->is_debug,
+			      on_xen_lost, agent, &agent->xen);
+
+	if (r == -ENODEV)
+		log_debug("no xenstore: this is no Xen guest");
+	else if (r < 0)
+		log_warn("does not hear of gateways in xenstore: %s",
+			 strerror(-r));
 }
 
 static int watch_signals(struct agent *agent)
@@ -376,6 +404,7 @@ static enum exit_status start(struct agent *agent)
 		return EXIT_FAILED;
 	}
 	watch_removals(agent);
+	watch_xen(agent);
 	sweep_soon(agent);
 	return EXIT_OK;
 }
@@ -399,9 +428,11 @@ enum exit_status agent_run(const struct agent_options *options)
 		log_info("ready: %zu listener(s), %zu gateway(s)",
 			 agent.num_listeners, agent.config.num_gateways);
 		loop_run(agent.loop);
+		status = agent.status;
 	}
 	loop_watch_stop(agent.events_watch);
 	usb_events_free(agent.events);
+	agent_xen_free(agent.xen);
 	loop_free(agent.loop);
 	for (size_t i = 0; i < agent.num_listeners; i++)
 		(void)close(agent.listeners[i].fd);

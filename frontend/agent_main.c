@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * xusbip-frontend: the agent (agent.h), or with --serve one connection of it
- * (serve.h), which only the agent itself asks for.
+ * (serve.h), or with --job a piece of its work in a Xen guest (xen_job.h), which
+ * only the agent itself asks for.
  */
 #include <getopt.h>
 #include <stdbool.h>
@@ -14,6 +15,7 @@
 #include "frontend/agent_config.h"
 #include "frontend/serve.h"
 #include "frontend/sysfs.h"
+#include "frontend/xen_job.h"
 #include "vchan-transport/log.h"
 #include "vchan-transport/sandbox.h"
 
@@ -23,6 +25,7 @@
 struct command_line {
 	struct agent_options agent;
 	const char *serve; /* number of a descriptor, or NULL */
+	const char *job;   /* its verb, or NULL */
 	bool is_check;
 	bool is_help;
 	bool is_version;
@@ -37,6 +40,7 @@ static bool read_command_line(int argc, char **argv, struct command_line *line)
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
 		{ "serve", required_argument, NULL, 'S' },
+		{ "job", required_argument, NULL, 'J' },
 		{ NULL, 0, NULL, 0 },
 	};
 	int option;
@@ -54,10 +58,12 @@ static bool read_command_line(int argc, char **argv, struct command_line *line)
 			line->is_version = true;
 		else if (option == 'S')
 			line->serve = optarg;
+		else if (option == 'J')
+			line->job = optarg;
 		else
 			return false;
 	}
-	return line->serve || optind == argc;
+	return line->serve || line->job || optind == argc;
 }
 
 /* The arguments are addresses of gateways, as the agent has formatted them. */
@@ -117,6 +123,9 @@ int main(int argc, char **argv)
 	if (line.serve)
 		(void)snprintf(prefix, sizeof(prefix),
 			       "xusbip-frontend connection %d", (int)getpid());
+	if (line.job)
+		(void)snprintf(prefix, sizeof(prefix), "xusbip-frontend job %d",
+			       (int)getpid());
 	log_init(prefix,
 		 line.agent.is_debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
 	if (!is_right) {
@@ -133,5 +142,7 @@ int main(int argc, char **argv)
 		return check_config(line.agent.config_path);
 	if (line.serve)
 		return serve(line.serve, argc - optind, argv + optind);
+	if (line.job)
+		return xen_job_run(line.job, argc - optind, argv + optind);
 	return agent_run(&line.agent);
 }

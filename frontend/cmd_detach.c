@@ -7,34 +7,17 @@
 #include "frontend/command.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "frontend/cmd_admin.h"
+#include "frontend/detach.h"
 #include "frontend/import.h"
 #include "frontend/json.h"
-#include "frontend/record.h"
 #include "frontend/sysfs.h"
 #include "frontend/vhci.h"
-#include "vchan-transport/channel.h"
 #include "vchan-transport/log.h"
-
-#define FREE_LIMIT_MS 5000u
-#define CHECK_MS      10
-
-static bool is_free_within(uint32_t port, unsigned limit_ms)
-{
-	uint64_t deadline_ms = clock_ms() + limit_ms;
-
-	while (vhci_is_free(VHCI_DIR, port) == 0) {
-		if (clock_ms() >= deadline_ms)
-			return false;
-		(void)poll(NULL, 0, CHECK_MS);
-	}
-	return true;
-}
 
 static enum exit_status detach(uint32_t port)
 {
@@ -56,20 +39,18 @@ static enum exit_status detach(uint32_t port)
 			  port);
 		return EXIT_NO_PORT;
 	}
-	/* First, as the stock tool does: whoever watches it lets go then. */
-	record_remove(RECORD_DIR, port);
-	r = vhci_detach(VHCI_DIR, port);
+	r = detach_port(port);
 	if (r == -EACCES || r == -EPERM) {
 		log_error("detach: only root can take devices from vhci_hcd; "
 			  "try: sudo xusbip detach ...");
 		return EXIT_NOT_ALLOWED;
 	}
-	/* It may have ended by itself meanwhile, which is as good. */
-	if (!is_free_within(port, r < 0 ? 0 : FREE_LIMIT_MS)) {
+	if (r < 0) {
 		log_error("detach: port %02u is still in use: %s; the kernel's "
 			  "log may say more",
-			  port, r < 0 ? strerror(-r) : "it was not freed");
-		return r < 0 ? EXIT_FAILED : EXIT_TIMEOUT;
+			  port,
+			  r == -ETIMEDOUT ? "it was not freed" : strerror(-r));
+		return r == -ETIMEDOUT ? EXIT_TIMEOUT : EXIT_FAILED;
 	}
 	return EXIT_OK;
 }

@@ -142,6 +142,18 @@ int record_read(const char *dir, uint32_t port, struct record *ret_record)
 	return 0;
 }
 
+int record_identify(const char *dir, uint32_t port, struct record_id *ret_id)
+{
+	char path[SYSFS_PATH_BYTES];
+	struct stat st;
+
+	path_of(path, dir, port);
+	if (lstat(path, &st) < 0)
+		return -errno;
+	*ret_id = id_of(&st);
+	return 0;
+}
+
 bool record_is(const char *dir, uint32_t port, const struct record_id *id)
 {
 	char path[SYSFS_PATH_BYTES];

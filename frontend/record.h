@@ -50,6 +50,9 @@ int record_write(const char *dir, uint32_t port, const struct record *record,
 /* 0, -ENOENT, -EBADMSG for what is not a record, or -errno. */
 int record_read(const char *dir, uint32_t port, struct record *ret_record);
 
+/* Which writing the record of that port is: 0 or -errno. */
+int record_identify(const char *dir, uint32_t port, struct record_id *ret_id);
+
 /* Is the record of that port still this one? */
 bool record_is(const char *dir, uint32_t port, const struct record_id *id);
 

@@ -15,6 +15,7 @@
 #include "frontend/agent_config.h"
 #include "frontend/import.h"
 #include "frontend/link.h"
+#include "frontend/xen_notes.h"
 #include "vchan-transport/channel.h"
 #include "vchan-transport/log.h"
 #include "vchan-transport/usbip.h"
@@ -224,6 +225,23 @@ static enum exit_status take_device(const struct conversation *c,
 	return result;
 }
 
+/* The agent may have to end this link at its gateway's word. */
+static void note_link(const char *gateway, const char *busid,
+		      const struct usbip_device *device)
+{
+	struct xen_note note = { .vendor = device->vendor,
+				 .product = device->product };
+	int r;
+
+	if (strncmp(gateway, "xen:", 4) != 0)
+		return;
+	(void)snprintf(note.busid, sizeof(note.busid), "%s", busid);
+	r = xen_notes_add_link(gateway, &note);
+	if (r < 0)
+		log_warn("%s %s: cannot be noted for the agent: %s", gateway,
+			 busid, strerror(-r));
+}
+
 /* From here on the client's connection is vhci_hcd's. */
 static enum exit_status become_link(struct conversation *c,
 				    struct import *import, const char *busid,
@@ -239,6 +257,7 @@ static enum exit_status become_link(struct conversation *c,
 	channel_free(c->client);
 	c->client = NULL;
 	(void)prctl(PR_SET_NAME, "xusbip-link", 0, 0, 0);
+	note_link(import->gateway, busid, device);
 	return link_run(&link);
 }
 

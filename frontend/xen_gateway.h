@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * xen_gateway.h - one gateway as the agent of a Xen guest sees it: what it
+ * wants the guest to attach and when it wants it to hold still
+ * (docs/protocol.md, "Guests"), and what the agent has done about it.
+ *
+ * Two lists of tasks: wants, each as long as its node is there, and devices to
+ * be taken back, each until it is attached again or cannot be. Whatever waits
+ * is done by a job (xen_job.h). All that is read may be hostile: it is words
+ * of handshake.h or nothing, and however often it changes, there are 16 jobs
+ * at most, and a second between two of one task.
+ */
+#ifndef XEN_GATEWAY_H
+#define XEN_GATEWAY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct store;
+struct xen_gateway;
+
+/* Nothing more will happen by itself. */
+#define XEN_GATEWAY_NEVER UINT64_MAX
+
+int xen_gateway_new(struct store *store, unsigned own, unsigned gateway,
+		    bool is_debug, struct xen_gateway **ret_gateway);
+/* Ends its jobs; attachments stay. NULL is fine. */
+void xen_gateway_free(struct xen_gateway *gateway);
+
+unsigned xen_gateway_domid(const struct xen_gateway *gateway);
+
+/* Something in its folder may have changed: reads all of it. 0, -ECONNRESET. */
+int xen_gateway_look(struct xen_gateway *gateway);
+
+/* The guest itself wants to hold still, or no more. */
+void xen_gateway_set_held(struct xen_gateway *gateway, bool is_held);
+/* Has it let go of everything, or, if it is not held, tried to take it back? */
+bool xen_gateway_has_settled(const struct xen_gateway *gateway);
+
+/*
+ * Does what is due: when, of clock_ms(), to call it again. To be called after
+ * each of the others.
+ */
+uint64_t xen_gateway_step(struct xen_gateway *gateway);
+
+/* A device has left this kernel: perhaps one of those attached. */
+void xen_gateway_suspect(struct xen_gateway *gateway);
+
+/* One of the agent's processes has ended; false if it is none of its jobs. */
+bool xen_gateway_on_child(struct xen_gateway *gateway, pid_t pid, int status);
+
+#endif
