@@ -91,7 +91,8 @@ void job_forget(struct job *job)
 {
 	if (job->pid == 0)
 		return;
-	job_cancel(job);
+	(void)kill(job->pid, SIGKILL);
+	(void)waitpid(job->pid, NULL, 0);
 	(void)close(job->fd);
 	*job = (struct job){ 0 };
 }

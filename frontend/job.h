@@ -28,7 +28,7 @@ enum exit_status job_end(struct job *job, int status,
 			 char ret_text[static JOB_TEXT_BYTES]);
 /* Tells it to undo what it does; its end is still to come. */
 void job_cancel(const struct job *job);
-/* Cancels it, and its end is nobody's. */
+/* Cancels it and has it ended: its end is not told any more. */
 void job_forget(struct job *job);
 
 #endif
