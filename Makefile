@@ -84,7 +84,8 @@ module_sources = $(filter-out $(mains),$(wildcard $(1)/*.c))
 unit_sources := $(wildcard tests/unit/test_*.c)
 fuzz_sources := $(wildcard tests/fuzz/fuzz_*.c)
 # Programs of one file each that the tests and the benchmarks run.
-tool_sources := $(wildcard tests/vm/*.c tests/integration/*.c tests/bench/*.c)
+tool_sources := $(wildcard $(addsuffix /*.c,$(addprefix tests/,\
+                vm xen integration bench)))
 models       := $(wildcard tests/model/*.pml)
 # To be preloaded: into programs, and into xenstored.
 fake_xen_sources := $(wildcard tests/fake/xen/*.c)
@@ -165,8 +166,8 @@ $(BUILD)/%.o: %.c Makefile
 # ---- tests ------------------------------------------------------------------
 
 .PHONY: check check-unit check-san check-fuzz check-model check-clang \
-        check-integration check-vm fuzz demo bench
-check_steps := build lint clang unit san fuzz model integration vm
+        check-integration check-vm check-xen fuzz demo bench
+check_steps := build lint clang unit san fuzz model integration vm xen
 
 check:	## every test there is; the last line is the sum
 	$(Q)rm -rf $(ROOT_BUILD)/check
@@ -190,6 +191,9 @@ check-integration: tests	## the real programs, on this machine
 
 check-vm: tests	## the real programs in guests with a stock kernel
 	$(Q)tests/vm/run
+
+check-xen: tests	## the real programs on real Xen, with guests of its own
+	$(Q)tests/xen/run
 
 check-san:	## unit and integration tests under ASan and UBSan
 	$(Q)$(MAKE) --no-print-directory SAN=address,undefined tests

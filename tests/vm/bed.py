@@ -97,18 +97,39 @@ def kernel_complaints(guest):
     return guest.run(f"dmesg | grep -E '{COMPLAINTS}'").output.splitlines()
 
 
+def _new_complaints(guest):
+    """Those since the last time, of this guest and those within it."""
+    found = []
+    for each in (guest, *guest.inner_guests()):
+        complaints = kernel_complaints(each)
+        found += complaints[each.num_complaints:]
+        each.num_complaints = len(complaints)
+    return found
+
+
+def _tell_jobs(jobs):
+    for job in jobs:
+        _comment(f'the log of "{job.command}" (status {job.status}):')
+        _comment('\n'.join(job.log().splitlines()[-LOG_LINES:]))
+
+
+def _tell_kernel(guest):
+    log = guest.check(f'dmesg | tail -n {LOG_LINES}', timeout=10)
+    _comment(f'the last of dmesg in {guest.name}:\n{log}')
+
+
 def _tell_failure(guest, error, num_old_jobs):
     """Why, what the jobs of this test wrote, and what the kernel said."""
     _comment(traceback.format_exc().rstrip())
-    for number, job in enumerate(guest.jobs):
-        if number >= num_old_jobs or job.is_alive():
-            _comment(f'the log of "{job.command}" (status {job.status}):')
-            _comment('\n'.join(job.log().splitlines()[-LOG_LINES:]))
+    _tell_jobs(job for number, job in enumerate(guest.jobs)
+               if number >= num_old_jobs or job.is_alive())
     if isinstance(error, GuestError):
         return  # it holds the console
     try:
-        log = guest.check(f'dmesg | tail -n {LOG_LINES}', timeout=10)
-        _comment('the last of dmesg:\n' + log)
+        _tell_kernel(guest)
+        for inner in guest.inner_guests():
+            _tell_jobs(inner.jobs)
+            _tell_kernel(inner)
     except GuestError as silence:
         _comment(str(silence))
 
@@ -120,8 +141,7 @@ def _run_in_guest(guest, entry):
     _call(entry.function, guest, entry.limit_s)
     if not guest.is_running():
         return
-    complaints = kernel_complaints(guest)[guest.num_complaints:]
-    guest.num_complaints += len(complaints)
+    complaints = _new_complaints(guest)
     if complaints and not entry.kernel_may_complain:
         raise KernelComplaint('\n'.join(complaints))
 

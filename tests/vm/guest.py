@@ -16,6 +16,7 @@ every command; /share is Guest.share on the host, for files in both directions.
 
 import atexit
 import collections
+import contextlib
 import fcntl
 import itertools
 import json
@@ -28,8 +29,7 @@ import time
 
 TREE = os.path.realpath(os.path.join(os.path.dirname(__file__), '..', '..'))
 IMAGE = os.path.join(TREE, 'build', 'vm')
-APPEND = ('console=ttyS0 quiet panic=-1 oops=panic mitigations=off '
-          'tsc=reliable no_timer_check')
+APPEND = 'quiet panic=-1 oops=panic mitigations=off'
 CONSOLE_TAIL_LINES = 30
 HOST_MARGIN_S = 15
 ICOUNT_SLOWDOWN = 8
@@ -129,7 +129,20 @@ class Job:
         return self.wait(timeout)
 
 
-class Guest:
+class Commands:
+    """What runs commands in a guest by a `run` of its own."""
+
+    def check(self, command, timeout=30):
+        """The output of a command that must succeed, or CommandError."""
+        status, output = self.run(command, timeout)
+        if status:
+            how = (f'did not end within {timeout} s' if status in (124, 137)
+                   else f'failed with status {status}')
+            raise CommandError(f'{command}: {how}:\n{output}')
+        return output
+
+
+class Guest(Commands):
     """One QEMU. `devices` are more QEMU arguments; an xHCI controller named
     `xhci` is always there. `net` gives a user network: the host is 10.0.2.2,
     and each (host port, guest port) of `hostfwd` leads in. `icount` makes the
@@ -137,6 +150,9 @@ class Guest:
     the default because it hardly feels the load of the host; ask for two where
     a test is about things that happen at once.
     """
+
+    folder = IMAGE
+    ports = ('agent',)
 
     def __init__(self, name, *, smp=1, mem=1024, devices=(), icount=False,
                  net=False, hostfwd=(), append=''):
@@ -148,9 +164,9 @@ class Guest:
         self.net = net or bool(hostfwd)
         self.hostfwd = list(hostfwd)
         self.append = append
-        self.share = os.path.join(IMAGE, name + '.share')
-        self.console_path = os.path.join(IMAGE, name + '.console')
-        self.qemu_log_path = os.path.join(IMAGE, name + '.qemu')
+        self.share = os.path.join(self.folder, name + '.share')
+        self.console_path = os.path.join(self.folder, name + '.console')
+        self.qemu_log_path = os.path.join(self.folder, name + '.qemu')
         self._process = None
         self._lock_file = None
         self._forget()
@@ -195,14 +211,19 @@ class Guest:
         self._forget()
         shutil.rmtree(self.share, ignore_errors=True)
         os.mkdir(self.share)
-        agent, agent_peer = socket.socketpair()
-        qmp, qmp_peer = socket.socketpair()
-        with agent_peer, qmp_peer:
-            self._spawn(agent_peer.fileno(), qmp_peer.fileno())
+        ours, theirs = {}, {}
+        with contextlib.ExitStack() as stack:
+            for name in ('qmp', *self.ports):
+                ours[name], peer = socket.socketpair()
+                theirs[name] = stack.enter_context(peer).fileno()
+            self._spawn(theirs)
         atexit.register(self.stop)
-        self._agent = Lines(agent, self._on_agent_line)
-        self._qmp = Lines(qmp, self._on_qmp_line)
+        self._connect(ours)
         return self
+
+    def _connect(self, sockets):
+        self._agent = Lines(sockets['agent'], self._on_agent_line)
+        self._qmp = Lines(sockets['qmp'], self._on_qmp_line)
 
     def stop(self):
         """Ends QEMU at once. Its console and its log stay for reading."""
@@ -226,8 +247,8 @@ class Guest:
     def _take_name(self):
         if self._process:
             raise GuestError(f'guest {self.name} was started already')
-        os.makedirs(IMAGE, exist_ok=True)
-        path = os.path.join(IMAGE, self.name + '.lock')
+        os.makedirs(self.folder, exist_ok=True)
+        path = os.path.join(self.folder, self.name + '.lock')
         self._lock_file = open(path, 'w', encoding='ascii')
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -237,39 +258,53 @@ class Guest:
             raise GuestError(f'guest {self.name} runs already: {path} is held '
                              'by another process') from None
 
-    def _spawn(self, agent_fd, qmp_fd):
+    def _spawn(self, fds):
         with open(self.qemu_log_path, 'wb') as log:
             self._process = subprocess.Popen(
                 ['setpriv', '--pdeathsig', 'KILL', 'sh', '-c',
                  # We may have died before setpriv asked to be told of it.
                  '[ "$PPID" = "$0" ] && exec "$@"', str(os.getpid())] +
-                self._arguments(agent_fd, qmp_fd),
+                self._arguments(fds),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                pass_fds=(agent_fd, qmp_fd), start_new_session=True)
+                pass_fds=tuple(fds.values()), start_new_session=True)
 
-    def _arguments(self, agent_fd, qmp_fd):
-        accel = 'tcg,thread=' + ('single' if self.icount else 'multi')
-        append = f'{APPEND} {"bed.net" if self.net else ""} {self.append}'
+    def _arguments(self, fds):
         return [
-            'qemu-system-x86_64', '-name', self.name, '-accel', accel,
+            'qemu-system-x86_64', '-name', self.name,
             '-M', 'q35,sata=off,smbus=off,i8042=off',
-            '-cpu', 'max,-erms,-fsrm',
             '-smp', str(self.smp), '-m', str(self.mem),
             '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot',
-            '-kernel', os.path.join(IMAGE, 'vmlinux'),
-            '-initrd', os.path.join(IMAGE, 'initrd.cpio'),
-            '-append', append, '-serial', 'file:' + self.console_path,
-            '-chardev', f'socket,id=qmp,fd={qmp_fd}',
+            '-serial', 'file:' + self.console_path,
+            '-chardev', f'socket,id=qmp,fd={fds["qmp"]}',
             '-mon', 'chardev=qmp,mode=control',
-            '-chardev', f'socket,id=agent,fd={agent_fd}',
             '-device', 'virtio-serial-pci',
-            '-device', 'virtserialport,chardev=agent,name=agent,nr=1',
             '-device', 'qemu-xhci,id=xhci,p2=8,p3=8',
         ] + (
+            self._boot_arguments() + self._port_arguments(fds) +
             self._share_arguments('host', '/', 'readonly=on') +
             self._share_arguments('xusbip', TREE, 'readonly=on') +
             self._share_arguments('share', self.share, 'readonly=off') +
             self._icount_arguments() + self._net_arguments() + self.devices)
+
+    def _boot_arguments(self):
+        """The processor, and what it starts with."""
+        accel = 'tcg,thread=' + ('single' if self.icount else 'multi')
+        return ['-accel', accel, '-cpu', 'max,-erms,-fsrm',
+                '-kernel', os.path.join(IMAGE, 'vmlinux'),
+                '-initrd', os.path.join(IMAGE, 'initrd.cpio'),
+                '-append', 'console=ttyS0 tsc=reliable no_timer_check '
+                           + self._kernel_words()]
+
+    def _kernel_words(self):
+        return f'{APPEND} {"bed.net" if self.net else ""} {self.append}'
+
+    def _port_arguments(self, fds):
+        arguments = []
+        for number, name in enumerate(self.ports, 1):
+            arguments += [
+                '-chardev', f'socket,id={name},fd={fds[name]}', '-device',
+                f'virtserialport,chardev={name},name={name},nr={number}']
+        return arguments
 
     @staticmethod
     def _share_arguments(tag, path, access):
@@ -288,6 +323,11 @@ class Guest:
                            for host, guest in self.hostfwd)
         return ['-netdev', 'user,id=net' + forwards,
                 '-device', 'virtio-net-pci,netdev=net,romfile=']
+
+    @staticmethod
+    def inner_guests():
+        """Those that run within this one, for who looks after them all."""
+        return []
 
     # Waiting
 
@@ -360,15 +400,6 @@ class Guest:
         for suffix in ('.sh', '.out'):
             os.unlink(os.path.join(self.share, ident + suffix))
         return result
-
-    def check(self, command, timeout=30):
-        """The output of a command that must succeed, or CommandError."""
-        status, output = self.run(command, timeout)
-        if status:
-            how = (f'did not end within {timeout} s' if status in (124, 137)
-                   else f'failed with status {status}')
-            raise CommandError(f'{command}: {how}:\n{output}')
-        return output
 
     def spawn(self, command, timeout=20):
         """Starts one command (`exec`ed: no pipes or lists) as a Job.
