@@ -20,6 +20,8 @@
 
 /* For the operation, from accepting to answering. */
 #define OPERATION_LIMIT_MS 10000
+/* For the rings, so that a refusal still reaches who waits for them. */
+#define GRANT_LIMIT_MS 5000
 /* How long beyond that a peer may hold up one write to its bell. */
 #define STUCK_S 2
 /* For the one who had the device before to put it back. */
@@ -335,7 +337,8 @@ static int grant_channel(struct session *s)
 	const struct session_options *o = s->options;
 	char why[CHANNEL_WHY_BYTES];
 	int r = channel_vchan_serve(o->domid, o->path, o->ring_bytes,
-				    s->deadline_ms, &s->channel, why);
+				    clock_ms() + GRANT_LIMIT_MS, &s->channel,
+				    why);
 
 	if (r < 0) {
 		log_warn("%s: no channel: %s", o->peer, why);

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <unistd.h>
+#include <xenstore.h>
 
 #define PAGE_BYTES 4096u
 
@@ -68,11 +69,12 @@ static struct channel_vchan *vchan_new(void)
 }
 
 /* What both sides do with a vchan that the library has made. */
-static int take_vchan(struct channel_vchan *s, struct libxenvchan *vchan)
+static int take_vchan(struct channel_vchan *s, char *why)
 {
+	struct libxenvchan *vchan = s->vchan;
 	struct vchan_interface *page = vchan->ring;
+	int r;
 
-	s->vchan = vchan;
 	vchan->blocking = 0;
 	if (vchan->is_server) {
 		vchan->server_persist = 0;
@@ -88,9 +90,12 @@ static int take_vchan(struct channel_vchan *s, struct libxenvchan *vchan)
 					 : &page->cli_notify;
 	s->own_marks = vchan->is_server ? &page->cli_notify : &page->srv_notify;
 	s->event_fd = libxenvchan_fd_for_select(vchan);
-	if (fcntl(s->event_fd, F_SETFL, O_NONBLOCK) < 0)
-		return -errno;
-	return 0;
+	if (fcntl(s->event_fd, F_SETFL, O_NONBLOCK) == 0)
+		return 0;
+	r = -errno;
+	(void)snprintf(why, CHANNEL_WHY_BYTES, "event channel: %s",
+		       strerror(-r));
+	return r;
 }
 
 /*
@@ -110,49 +115,74 @@ static bool is_missing(const char *device)
 	return access(device, F_OK) < 0 && errno == ENOENT;
 }
 
-/* Why nothing was granted; `error` is of the library's last call. */
-static int explain_serve(const struct channel_vchan *s, unsigned domid,
-			 size_t ring_bytes, int error, char *why)
+/* How xenstore takes a transaction just now: 0 or -errno. */
+static int probe_store(void)
+{
+	struct xs_handle *xs = xs_open(0);
+	xs_transaction_t transaction;
+	int r = 0;
+
+	if (!xs)
+		return -errno;
+	transaction = xs_transaction_start(xs);
+	if (transaction == XBT_NULL)
+		r = -errno;
+	else
+		(void)xs_transaction_end(xs, transaction, true);
+	xs_close(xs);
+	return r;
+}
+
+static int explain_grant(unsigned domid, size_t ring_bytes, int error,
+			 char *why)
 {
 	const size_t pages = 1 + 2 * ring_bytes / PAGE_BYTES;
-	const int complaint = s->complaint.error;
 
-	if (complaint == ENOSPC)
+	if (error == ENOSPC)
 		(void)snprintf(why, CHANNEL_WHY_BYTES,
 			       "no %zu pages left to grant: raise the limit in "
 			       "/sys/module/xen_gntalloc/parameters/limit",
 			       pages);
-	else if (complaint != 0)
-		(void)snprintf(why, CHANNEL_WHY_BYTES,
-			       "cannot grant %zu pages to domain %u: %s", pages,
-			       domid, strerror(complaint));
-	else if (is_missing("/dev/xen/gntalloc"))
-		(void)snprintf(
-			why, CHANNEL_WHY_BYTES,
-			"no /dev/xen/gntalloc: this is no Xen domain, or "
-			"modprobe xen_gntalloc");
 	else
 		(void)snprintf(why, CHANNEL_WHY_BYTES,
-			       "cannot write the channel's nodes for domain %u "
-			       "in xenstore: %s",
+			       "cannot grant %zu pages to domain %u: %s", pages,
 			       domid, strerror(error));
-	return complaint != 0 ? -complaint : -error;
+	return -error;
 }
 
-/* One try; the library leaves its reason in errno, or in the complaint. */
+/*
+ * One try: 0, -EAGAIN if xenstore had no room for it, or -errno with its words.
+ * The library does not say what failed: a driver's refusal is in the complaint,
+ * for the rest we have to look.
+ */
 static int serve_once(struct channel_vchan *s, unsigned domid, const char *path,
-		      size_t ring_bytes, struct libxenvchan **ret_vchan)
+		      size_t ring_bytes, char *why)
 {
-	struct libxenvchan *vchan;
+	int r;
 
 	leave_zeros_to_malloc();
-	errno = 0;
-	vchan = libxenvchan_server_init(&s->complaint.logger, (int)domid, path,
-					ring_bytes, ring_bytes);
-	if (!vchan)
-		return errno > 0 ? -errno : -EIO;
-	*ret_vchan = vchan;
-	return 0;
+	s->vchan = libxenvchan_server_init(&s->complaint.logger, (int)domid,
+					   path, ring_bytes, ring_bytes);
+	if (s->vchan)
+		return 0;
+	if (s->complaint.error != 0)
+		return explain_grant(domid, ring_bytes, s->complaint.error,
+				     why);
+	r = probe_store();
+	(void)snprintf(why, CHANNEL_WHY_BYTES,
+		       "cannot write the nodes of a channel to domain %u in "
+		       "xenstore: %s",
+		       domid, r < 0 ? strerror(-r) : "it is refused");
+	if (r == -ENOSPC || r == -EAGAIN)
+		return -EAGAIN;
+	if (r < 0)
+		return r;
+	if (is_missing("/dev/xen/gntalloc")) {
+		(void)snprintf(why, CHANNEL_WHY_BYTES,
+			       "no /dev/xen/gntalloc: modprobe xen_gntalloc");
+		return -ENODEV;
+	}
+	return -EAGAIN;
 }
 
 /* Others who are refused at the same time shall not come back with us. */
@@ -162,11 +192,6 @@ static void pause_before_retry(void)
 
 	(void)!getrandom(&random, sizeof(random), 0);
 	(void)poll(NULL, 0, RETRY_MIN_MS + random % RETRY_RANGE_MS);
-}
-
-static bool is_quota(int error)
-{
-	return error == -ENOSPC || error == -EAGAIN || error == -EBUSY;
 }
 
 static bool is_ring_size(size_t bytes)
@@ -191,7 +216,6 @@ int channel_vchan_serve(unsigned domid, const char *path, size_t ring_bytes,
 			char why[static CHANNEL_WHY_BYTES])
 {
 	struct channel_vchan *s;
-	struct libxenvchan *vchan = NULL;
 	int r = check_path(path, why);
 
 	if (r < 0)
@@ -209,20 +233,14 @@ int channel_vchan_serve(unsigned domid, const char *path, size_t ring_bytes,
 		(void)snprintf(why, CHANNEL_WHY_BYTES, "out of memory");
 		return -ENOMEM;
 	}
-	r = serve_once(s, domid, path, ring_bytes, &vchan);
-	while (is_quota(r) && s->complaint.error == 0 &&
-	       clock_ms() < deadline_ms) {
+	r = serve_once(s, domid, path, ring_bytes, why);
+	while (r == -EAGAIN && clock_ms() < deadline_ms) {
 		pause_before_retry();
-		r = serve_once(s, domid, path, ring_bytes, &vchan);
+		r = serve_once(s, domid, path, ring_bytes, why);
 	}
+	if (r == 0)
+		r = take_vchan(s, why);
 	if (r < 0) {
-		r = explain_serve(s, domid, ring_bytes, -r, why);
-		free(s);
-		return r;
-	}
-	r = take_vchan(s, vchan);
-	if (r < 0) {
-		(void)snprintf(why, CHANNEL_WHY_BYTES, "%s", strerror(-r));
 		channel_free(&s->base);
 		return r;
 	}
@@ -258,7 +276,6 @@ int channel_vchan_join(unsigned domid, const char *path, int life_fd,
 		       char why[static CHANNEL_WHY_BYTES])
 {
 	struct channel_vchan *s;
-	struct libxenvchan *vchan;
 	int r = check_path(path, why);
 
 	if (r < 0)
@@ -269,15 +286,13 @@ int channel_vchan_join(unsigned domid, const char *path, int life_fd,
 		return -ENOMEM;
 	}
 	errno = 0;
-	vchan = libxenvchan_client_init(&s->complaint.logger, (int)domid, path);
-	if (!vchan) {
+	s->vchan =
+		libxenvchan_client_init(&s->complaint.logger, (int)domid, path);
+	if (s->vchan)
+		r = take_vchan(s, why);
+	else
 		r = explain_join(s, domid, errno > 0 ? errno : EIO, why);
-		free(s);
-		return r;
-	}
-	r = take_vchan(s, vchan);
 	if (r < 0) {
-		(void)snprintf(why, CHANNEL_WHY_BYTES, "%s", strerror(-r));
 		channel_free(&s->base);
 		return r;
 	}

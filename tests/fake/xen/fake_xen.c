@@ -25,6 +25,7 @@
 #include <unistd.h>
 #include <xenevtchn.h>
 #include <xengnttab.h>
+#include <xentoollog.h>
 
 #define PAGE_BYTES 4096
 #define NONE       0xffffffffU
@@ -40,6 +41,7 @@ struct mapping {
 /* For both interfaces that give and take grants. */
 struct xengntdev_handle {
 	int connection;
+	struct xentoollog_logger *logger; /* NULL: none */
 	struct mapping *mappings;
 };
 
@@ -143,12 +145,13 @@ int fake_xen_ask(int connection, struct fake_xen_answer *ret_answer,
 
 /* ---- grants ------------------------------------------------------------- */
 
-static struct xengntdev_handle *open_grants(void)
+static struct xengntdev_handle *open_grants(struct xentoollog_logger *logger)
 {
 	struct xengntdev_handle *handle = calloc(1, sizeof(*handle));
 
 	if (!handle)
 		return NULL;
+	handle->logger = logger;
 	handle->connection = fake_xen_connect();
 	if (handle->connection < 0) {
 		free(handle);
@@ -221,14 +224,32 @@ static int drop_mapping(struct xengntdev_handle *handle, void *address,
 	return r;
 }
 
+/* The real ones log what the driver refuses. */
+static void __attribute__((format(printf, 2, 3)))
+complain(struct xengntdev_handle *handle, const char *format, ...)
+{
+	const int error = errno;
+	va_list args;
+
+	if (!handle->logger)
+		return;
+	va_start(args, format);
+	handle->logger->vmessage(handle->logger, XTL_ERROR, error, "fake_xen",
+				 format, args);
+	va_end(args);
+	errno = error;
+}
+
 static void *share(xengntshr_handle *xgs, uint32_t domid, unsigned count,
 		   int writable, uint32_t offset, uint32_t port)
 {
 	struct fake_xen_answer answer;
 
 	if (fake_xen_ask(xgs->connection, &answer, "share %u %u %d %u %u",
-			 domid, count, writable, offset, port) < 0)
+			 domid, count, writable, offset, port) < 0) {
+		complain(xgs, "%u pages are not granted", count);
 		return NULL;
+	}
 	return add_mapping(xgs, &answer, count, 0, PROT_READ | PROT_WRITE);
 }
 
@@ -246,8 +267,10 @@ static void *map(xengnttab_handle *xgt, uint32_t domid, const uint32_t *refs,
 	}
 	if (fake_xen_ask(xgt->connection, &answer, "map %u %u %u %d %u %u",
 			 domid, refs[0], count, !!(prot & PROT_WRITE),
-			 notify[0], notify[1]) < 0)
+			 notify[0], notify[1]) < 0) {
+		complain(xgt, "%u pages are not mapped", count);
 		return NULL;
+	}
 	return add_mapping(xgt, &answer, count, answer.values[1], prot);
 }
 
@@ -256,9 +279,8 @@ static const uint32_t no_notify[2] = { NONE, NONE };
 xengntshr_handle *xengntshr_open(struct xentoollog_logger *logger,
 				 unsigned open_flags)
 {
-	(void)logger;
 	(void)open_flags;
-	return open_grants();
+	return open_grants(logger);
 }
 
 int xengntshr_close(xengntshr_handle *xgs)
@@ -300,9 +322,8 @@ int xengntshr_unshare(xengntshr_handle *xgs, void *start_address,
 xengnttab_handle *xengnttab_open(struct xentoollog_logger *logger,
 				 unsigned open_flags)
 {
-	(void)logger;
 	(void)open_flags;
-	return open_grants();
+	return open_grants(logger);
 }
 
 int xengnttab_close(xengnttab_handle *xgt)
