@@ -560,11 +560,12 @@ int warden_connect(const struct address *to, size_t ring_bytes,
 		return r;
 	}
 	r = receive_offer(life_fd, deadline_ms, &offer, why);
-	if (r == 0)
+	if (r == 0) {
 		r = channel_vchan_join(offer.gateway, offer.path, life_fd,
 				       ret_channel, why);
-	answer = r == 0 ? ANSWER_MAPPED : ANSWER_FAILED;
-	(void)process_send(life_fd, &answer, 1);
+		answer = r == 0 ? ANSWER_MAPPED : ANSWER_FAILED;
+		(void)process_send(life_fd, &answer, 1);
+	}
 	if (r < 0)
 		(void)close(life_fd);
 	return r;
