@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * memory_store.h - the functions of vchan-transport/store.h over a small table,
+ * for unit tests of what is built on them: included by the test, it takes the
+ * real ones' place.  Rights and quotas it has none; the tests with the real
+ * xenstored are in tests/integration.
+ */
+#ifndef MEMORY_STORE_H
+#define MEMORY_STORE_H
+
+#include "vchan-transport/store.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#define MEMORY_NODES 256
+
+static struct memory_node {
+	char path[96]; /* empty: not used */
+	char value[HANDSHAKE_WORD_BYTES + 8];
+} memory_nodes[MEMORY_NODES];
+
+/* What every call says that would change something, unless it is 0. */
+static int memory_error;
+static unsigned memory_num_lists;
+
+static struct memory_node *memory_find(const char *path)
+{
+	for (size_t i = 0; i < MEMORY_NODES; i++)
+		if (strcmp(memory_nodes[i].path, path) == 0)
+			return &memory_nodes[i];
+	return NULL;
+}
+
+static void memory_clear(void)
+{
+	memset(memory_nodes, 0, sizeof(memory_nodes));
+	memory_error = 0;
+	memory_num_lists = 0;
+}
+
+static void memory_set(const char *path, const char *value)
+{
+	struct memory_node *node = memory_find(path);
+
+	if (!node)
+		node = memory_find("");
+	assert_non_null(node);
+	(void)snprintf(node->path, sizeof(node->path), "%s", path);
+	(void)snprintf(node->value, sizeof(node->value), "%s", value);
+}
+
+/* NULL: there is no such node. */
+static const char *memory_get(const char *path)
+{
+	const struct memory_node *node = memory_find(path);
+
+	return node ? node->value : NULL;
+}
+
+static bool memory_is_below(const char *path, const char *folder)
+{
+	size_t length = strlen(folder);
+
+	return strncmp(path, folder, length) == 0 &&
+	       (path[length] == '\0' || path[length] == '/');
+}
+
+static bool memory_has(const char *folder)
+{
+	for (size_t i = 0; i < MEMORY_NODES; i++)
+		if (memory_nodes[i].path[0] != '\0' &&
+		    memory_is_below(memory_nodes[i].path, folder))
+			return true;
+	return false;
+}
+
+static void memory_remove(const char *path)
+{
+	for (size_t i = 0; i < MEMORY_NODES; i++)
+		if (memory_is_below(memory_nodes[i].path, path))
+			memory_nodes[i].path[0] = '\0';
+}
+
+int store_read(struct store *store, const char *path, char *value, size_t cap)
+{
+	const char *found = memory_get(path);
+
+	(void)store;
+	if (!found)
+		return memory_has(path) ? snprintf(value, cap, "%s", "")
+					: -ENOENT;
+	if (strlen(found) >= cap)
+		return -EMSGSIZE;
+	return snprintf(value, cap, "%s", found);
+}
+
+int store_list(struct store *store, const char *path,
+	       char (*names)[STORE_NAME_BYTES], size_t cap)
+{
+	size_t length = strlen(path);
+	size_t used = 0;
+
+	(void)store;
+	memory_num_lists++;
+	for (size_t i = 0; i < MEMORY_NODES && used < cap; i++) {
+		const char *at = memory_nodes[i].path;
+		size_t n;
+
+		if (!memory_is_below(at, path) || at[length] != '/')
+			continue;
+		at += length + 1;
+		n = strcspn(at, "/");
+		(void)snprintf(names[used++], STORE_NAME_BYTES, "%.*s", (int)n,
+			       at);
+	}
+	return used > 0 || memory_has(path) ? (int)used : -ENOENT;
+}
+
+int store_write(struct store *store, const char *path, const char *value)
+{
+	(void)store;
+	if (memory_error < 0)
+		return memory_error;
+	memory_set(path, value);
+	return 0;
+}
+
+int store_write_under(struct store *store, const char *guard, const char *path,
+		      const char *value)
+{
+	return memory_get(guard) ? store_write(store, path, value) : -ENOENT;
+}
+
+int store_remove(struct store *store, const char *path)
+{
+	(void)store;
+	if (memory_error < 0)
+		return memory_error;
+	memory_remove(path);
+	return 0;
+}
+
+int store_watch(struct store *store, const char *path, const char *token)
+{
+	(void)store;
+	(void)path;
+	(void)token;
+	return 0;
+}
+
+int store_unwatch(struct store *store, const char *path, const char *token)
+{
+	return store_watch(store, path, token);
+}
+
+int store_domid(struct store *store)
+{
+	(void)store;
+	return 0;
+}
+
+#endif
