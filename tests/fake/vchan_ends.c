@@ -37,10 +37,10 @@ void vchan_next_paths(char server[static 64], char client[static 64])
 {
 	static unsigned last;
 
-	last++;
-	(void)snprintf(server, 64, "data/xusbip/%u/%u", VCHAN_GUEST, last % 64);
-	(void)snprintf(client, 64, "/local/domain/%u/%s", VCHAN_GATEWAY,
-		       server);
+	last = (last + 1) % 64;
+	(void)snprintf(server, 64, "data/xusbip/%u/%u", VCHAN_GUEST, last);
+	(void)snprintf(client, 64, "/local/domain/%u/data/xusbip/%u/%u",
+		       VCHAN_GATEWAY, VCHAN_GUEST, last);
 }
 
 int vchan_serve(size_t ring_bytes, const char *path, struct channel **ret)

@@ -11,10 +11,10 @@
 
 #include "vchan-transport/channel.h"
 
-#define VCHAN_GATEWAY 4 /* a driver domain */
-#define VCHAN_GUEST   5
+#define VCHAN_GATEWAY 4u /* a driver domain */
+#define VCHAN_GUEST   5u
 /* Its xen_gntalloc has room for one channel of the smallest rings. */
-#define VCHAN_SMALL    6
+#define VCHAN_SMALL    6u
 #define VCHAN_LIMIT_MS 10000
 
 struct vchan_ends {
