@@ -22,6 +22,7 @@
 
 static const char usage[] =
 	"usage: xusbip-gateway [-c FILE] [--debug]\n"
+	"       xusbip-gateway [-c FILE] [--debug] --manager\n"
 	"       xusbip-gateway [-c FILE] --check-config\n"
 	"\n"
 	"Exports USB devices of this machine, and virtual ones, with USB/IP.\n"
@@ -29,6 +30,9 @@ static const char usage[] =
 	"  -c, --config FILE   configuration (default " CONFIG_DEFAULT_PATH
 	")\n"
 	"      --check-config  read the configuration, say what is wrong, end\n"
+	"      --manager       export nothing: only make gateways in other "
+	"domains of\n"
+	"                      this Xen known to their guests (in dom0)\n"
 	"      --debug         log more\n"
 	"      --version       print the version and end\n"
 	"  -h, --help          print this and end\n"
@@ -45,17 +49,20 @@ enum action {
 struct options {
 	const char *config_path;
 	bool is_debug;
+	bool has_pairs_only;
 };
 
 enum long_only {
 	OPTION_CHECK = 256,
 	OPTION_DEBUG,
+	OPTION_MANAGER,
 	OPTION_VERSION,
 };
 
 static const struct option long_options[] = {
 	{ "config", required_argument, NULL, 'c' },
 	{ "check-config", no_argument, NULL, OPTION_CHECK },
+	{ "manager", no_argument, NULL, OPTION_MANAGER },
 	{ "debug", no_argument, NULL, OPTION_DEBUG },
 	{ "version", no_argument, NULL, OPTION_VERSION },
 	{ "help", no_argument, NULL, 'h' },
@@ -77,6 +84,9 @@ static enum action parse_options(int argc, char **argv, struct options *o)
 			break;
 		case OPTION_DEBUG:
 			o->is_debug = true;
+			break;
+		case OPTION_MANAGER:
+			o->has_pairs_only = true;
 			break;
 		case OPTION_VERSION:
 			(void)puts("xusbip-gateway " VERSION);
@@ -101,7 +111,9 @@ static enum exit_status serve(const struct options *o, bool is_check)
 {
 	char why[CONFIG_WHY_BYTES];
 	struct manager_options options = { .config_path = o->config_path,
-					   .is_debug = o->is_debug };
+					   .is_debug = o->is_debug,
+					   .has_pairs_only =
+						   o->has_pairs_only };
 
 	if (config_load(o->config_path, &options.config, why) < 0) {
 		log_error("%s", why);

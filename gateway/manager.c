@@ -14,6 +14,7 @@
 
 #include "gateway/claim.h"
 #include "gateway/listener.h"
+#include "gateway/manager_xen.h"
 #include "gateway/registry.h"
 #include "gateway/sessions.h"
 #include "vchan-transport/log.h"
@@ -34,13 +35,17 @@ struct manager {
 	const char *config_path;
 	struct config *config;
 	bool is_debug;
+	bool has_pairs_only;
+	bool is_lost; /* xenstore is */
 	enum manager_state state;
 	struct loop *loop;
-	struct registry *registry;
+	struct registry *registry; /* NULL: pairs only */
+	struct manager_xen *xen;   /* NULL: no Xen */
 	struct listener *listeners;
 	struct sessions *sessions;
 	struct loop_timer *stop_timer;
 	struct loop_timer *sweep_timer;
+	unsigned num_held;    /* claims at the last sweep */
 	unsigned num_refused; /* since the last line about it */
 	uint64_t refusal_log_ms;
 	int lock_fd; /* RUNTIME_DIR/manager.pid */
@@ -104,6 +109,9 @@ static void sweep(struct manager *m)
 	unsigned num_held = claim_sweep(m->config->runtime_dir);
 	unsigned num_ours = sessions_count_devices(m->sessions);
 
+	if (num_held != m->num_held)
+		manager_xen_devices_changed(m->xen);
+	m->num_held = num_held;
 	if (num_held <= num_ours || m->sweep_timer)
 		return;
 	if (loop_timer_start(m->loop, SWEEP_EVERY_MS, 0, on_sweep_time, m,
@@ -153,6 +161,7 @@ static void on_stop(void *arg, int signo)
 	log_info("stopping: %s", strsignal(signo));
 	listener_close_all(m->listeners);
 	m->listeners = NULL;
+	manager_xen_stop(m->xen);
 	if (sessions_count(m->sessions) == 0 ||
 	    loop_timer_start(m->loop, STOP_LIMIT_MS, 0, on_stop_time, m,
 			     &m->stop_timer) < 0) {
@@ -178,6 +187,18 @@ static bool has_other_listeners(const struct config *a, const struct config *b)
 	return false;
 }
 
+static void log_config(const struct manager *m, const char *what)
+{
+	const struct config *config = m->config;
+
+	if (m->has_pairs_only)
+		log_info("%s: %zu gateways in other domains", what,
+			 config->num_gateways);
+	else
+		log_info("%s: %zu export rules, %zu virtual devices", what,
+			 config->num_rules, config->num_virtuals);
+}
+
 static void on_reload(void *arg, int signo)
 {
 	struct manager *m = arg;
@@ -192,17 +213,18 @@ static void on_reload(void *arg, int signo)
 		return;
 	}
 	if (has_other_listeners(old, config) ||
+	    old->has_xen != config->has_xen ||
 	    strcmp(old->runtime_dir, config->runtime_dir) != 0)
-		log_warn("changes of listen, socket_mode, socket_group and "
-			 "runtime_dir apply when the gateway is restarted");
+		log_warn("changes of listen, socket_mode, socket_group, xen "
+			 "and runtime_dir apply when the gateway is restarted");
 	memcpy(config->runtime_dir, old->runtime_dir, sizeof(old->runtime_dir));
 	m->config = config;
-	registry_set_config(m->registry, config);
+	if (m->registry)
+		registry_set_config(m->registry, config);
 	sessions_set_config(m->sessions, config);
+	manager_xen_set_config(m->xen, config);
 	config_free(old);
-	log_info(
-		"configuration reloaded: %zu export rules, %zu virtual devices",
-		config->num_rules, config->num_virtuals);
+	log_config(m, "configuration reloaded");
 }
 
 /* ---- life ---- */
@@ -261,6 +283,51 @@ static int watch_signals(struct manager *m)
 	return r;
 }
 
+static void on_devices_changed(void *arg)
+{
+	const struct manager *m = arg;
+
+	manager_xen_devices_changed(m->xen);
+}
+
+static void on_xen_lost(void *arg)
+{
+	struct manager *m = arg;
+
+	m->is_lost = true;
+	loop_stop(m->loop);
+}
+
+static int start_xen(struct manager *m)
+{
+	const struct manager_xen_options options = {
+		.loop = m->loop,
+		.config = m->config,
+		.has_pairs_only = m->has_pairs_only,
+		.sessions = m->sessions,
+		.registry = m->registry,
+		.on_lost = on_xen_lost,
+		.arg = m,
+	};
+
+	return manager_xen_open(&options, &m->xen);
+}
+
+/* What peers reach; failures have been logged. */
+static int start_serving(struct manager *m)
+{
+	int r = 0;
+
+	if (m->config->has_xen || m->has_pairs_only)
+		r = start_xen(m);
+	if (m->has_pairs_only)
+		return r;
+	for (size_t i = 0; r == 0 && i < m->config->num_listen; i++)
+		r = listener_open(m->loop, m->config, &m->config->listen[i],
+				  on_call, m, &m->listeners);
+	return r;
+}
+
 static int start(struct manager *m)
 {
 	int r = own_runtime_dir(m);
@@ -270,7 +337,7 @@ static int start(struct manager *m)
 	r = loop_new(&m->loop);
 	if (r == 0)
 		r = watch_signals(m);
-	if (r == 0)
+	if (r == 0 && !m->has_pairs_only)
 		r = registry_new(m->loop, m->config, &m->registry);
 	if (r == 0)
 		r = sessions_new(m->loop, m->config, m->registry, m->is_debug,
@@ -279,16 +346,16 @@ static int start(struct manager *m)
 		log_error("cannot start: %s", strerror(-r));
 		return r;
 	}
+	if (m->registry)
+		registry_on_change(m->registry, on_devices_changed, m);
 	sweep(m);
-	for (size_t i = 0; r == 0 && i < m->config->num_listen; i++)
-		r = listener_open(m->loop, m->config, &m->config->listen[i],
-				  on_call, m, &m->listeners);
-	return r;
+	return start_serving(m);
 }
 
 static void finish(struct manager *m)
 {
 	listener_close_all(m->listeners);
+	manager_xen_close(m->xen);
 	sessions_free(m->sessions);
 	registry_free(m->registry);
 	loop_free(m->loop);
@@ -302,16 +369,18 @@ enum exit_status manager_run(const struct manager_options *options)
 	struct manager m = { .config_path = options->config_path,
 			     .config = options->config,
 			     .is_debug = options->is_debug,
+			     .has_pairs_only = options->has_pairs_only,
 			     .lock_fd = -1 };
 	int r = start(&m);
 
 	if (r == 0) {
-		log_info("ready: %zu export rules, %zu virtual devices",
-			 m.config->num_rules, m.config->num_virtuals);
+		log_config(&m, "ready");
 		notify_ready();
 		loop_run(m.loop);
+		if (m.state != MANAGER_SERVING)
+			manager_xen_clean(m.xen);
 		log_info("stopped");
 	}
 	finish(&m);
-	return r < 0 ? EXIT_FAILED : EXIT_OK;
+	return r < 0 || m.is_lost ? EXIT_FAILED : EXIT_OK;
 }

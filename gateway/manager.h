@@ -20,6 +20,8 @@ struct manager_options {
 	const char *config_path; /* read again at SIGHUP */
 	struct config *config;   /* owned from the call on */
 	bool is_debug;
+	/* Only makes gateways of other domains known (pairs.h). */
+	bool has_pairs_only;
 };
 
 /* How a session's process is called: sessions_start writes it, main reads it. */

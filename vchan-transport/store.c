@@ -166,9 +166,15 @@ int store_write(struct store *store, const char *path, const char *value)
 			     (unsigned)strlen(value)));
 }
 
+struct addition {
+	const char *guard;
+	const char *path;
+	const char *value;
+	struct xs_permissions *rights; /* two; NULL: as they come */
+};
+
 /* In one transaction: 0, -EAGAIN when it was disturbed, or -errno. */
-static int try_write_under(struct store *store, const char *guard,
-			   const char *path, const char *value)
+static int try_add(struct store *store, const struct addition *a)
 {
 	xs_transaction_t t = xs_transaction_start(store->xs);
 	unsigned length;
@@ -180,9 +186,12 @@ static int try_write_under(struct store *store, const char *guard,
 		/* This domain has as many at once as it may. */
 		return r == -ENOSPC || r == -EBUSY ? -EAGAIN : r;
 	}
-	found = xs_read(store->xs, t, guard, &length);
+	found = xs_read(store->xs, t, a->guard, &length);
 	if (!found ||
-	    !xs_write(store->xs, t, path, value, (unsigned)strlen(value)))
+	    !xs_write(store->xs, t, a->path, a->value,
+		      (unsigned)strlen(a->value)) ||
+	    (a->rights &&
+	     !xs_set_permissions(store->xs, t, a->path, a->rights, 2)))
 		r = error_of(errno);
 	free(found);
 	if (xs_transaction_end(store->xs, t, r < 0))
@@ -190,17 +199,39 @@ static int try_write_under(struct store *store, const char *guard,
 	return r < 0 ? r : error_of(errno);
 }
 
-int store_write_under(struct store *store, const char *guard, const char *path,
-		      const char *value)
+static int add(struct store *store, const struct addition *a)
 {
 	for (unsigned i = 0; i < TRIES; i++) {
-		int r = try_write_under(store, guard, path, value);
+		int r = try_add(store, a);
 
 		if (r != -EAGAIN)
 			return r;
 		(void)usleep(i * PAUSE_STEP_US);
 	}
 	return -EAGAIN;
+}
+
+int store_write_under(struct store *store, const char *guard, const char *path,
+		      const char *value)
+{
+	return add(store, &(struct addition){ .guard = guard,
+					      .path = path,
+					      .value = value });
+}
+
+int store_make_under(struct store *store, const char *guard, const char *path,
+		     const char *value, unsigned owner, unsigned reader)
+{
+	struct xs_permissions rights[] = {
+		{ .id = owner, .perms = XS_PERM_NONE },
+		{ .id = reader, .perms = XS_PERM_READ },
+	};
+	int r = add(store, &(struct addition){ .guard = guard,
+					       .path = path,
+					       .value = value,
+					       .rights = rights });
+
+	return r == -EACCES ? -EPERM : r;
 }
 
 int store_remove(struct store *store, const char *path)
@@ -210,17 +241,10 @@ int store_remove(struct store *store, const char *path)
 	return r == -ENOENT ? 0 : r;
 }
 
-int store_make_dir(struct store *store, const char *path, unsigned owner,
-		   unsigned reader)
+int store_is_introduced(struct store *store, unsigned domid)
 {
-	struct xs_permissions rights[] = {
-		{ .id = owner, .perms = XS_PERM_NONE },
-		{ .id = reader, .perms = XS_PERM_READ },
-	};
-	int r = done(xs_mkdir(store->xs, XBT_NULL, path));
-
-	if (r == 0)
-		r = done(xs_set_permissions(store->xs, XBT_NULL, path, rights,
-					    2));
-	return r == -EACCES ? -EPERM : r;
+	errno = 0;
+	if (xs_is_domain_introduced(store->xs, domid))
+		return 1;
+	return errno == 0 ? 0 : error_of(errno);
 }

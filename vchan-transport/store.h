@@ -67,10 +67,17 @@ int store_write_under(struct store *store, const char *guard, const char *path,
 /* With all below it; 0 also if it was not there. */
 int store_remove(struct store *store, const char *path);
 /*
- * An empty node of `owner`'s, which `reader` may read; who makes nodes below it
- * hands these rights down.  -EPERM where this domain may not.
+ * The same, and the node is `owner`'s then, who alone may write to it and make
+ * nodes below it; these have the same rights.  `reader` may read it, nobody else
+ * may (dom0 may do everything).  -EPERM where this domain may not.
  */
-int store_make_dir(struct store *store, const char *path, unsigned owner,
-		   unsigned reader);
+int store_make_under(struct store *store, const char *guard, const char *path,
+		     const char *value, unsigned owner, unsigned reader);
+
+/*
+ * Does xenstored serve that domain: 1; 0: not yet, or it is dead, whatever is
+ * left of its nodes; -errno.  For dom0 only.
+ */
+int store_is_introduced(struct store *store, unsigned domid);
 
 #endif

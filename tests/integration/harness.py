@@ -72,8 +72,9 @@ def is_session(pid):
 class Gateway:
     """A running gateway, with its configuration and its log."""
 
-    def __init__(self, bench, config, args=()):
+    def __init__(self, bench, config, args=(), env=None):
         self.bench = bench
+        self.env = env
         self.number = len(bench.gateways)
         self.port = bench.free_port()
         self.runtime_dir = os.path.join(bench.dir, f"run{self.number}")
@@ -106,7 +107,8 @@ class Gateway:
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 [GATEWAY, "--config", self.config_path, *self.args],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                env=self.env, stdin=subprocess.DEVNULL, stdout=log,
+                stderr=log)
 
     def wait_for(self, condition, what, limit_s=LIMIT_S):
         """As wait_until, but gives up when the gateway has ended."""
@@ -209,15 +211,15 @@ class Bench:
             file.write(content)
         return path
 
-    def prepare(self, config="", args=()):
+    def prepare(self, config="", args=(), env=None):
         """A gateway that is not started yet."""
-        gateway = Gateway(self, config, args)
+        gateway = Gateway(self, config, args, env)
         self.gateways.append(gateway)
         return gateway
 
-    def gateway(self, config="", args=()):
-        """A gateway that serves."""
-        return self.prepare(config, args).start()
+    def gateway(self, config="", args=(), env=None):
+        """A gateway that serves; `env` may put it into a pretended domain."""
+        return self.prepare(config, args, env).start()
 
     def run(self, *args):
         """Runs the gateway's program to its end: the finished process."""
