@@ -81,7 +81,7 @@ def test_the_example_configuration_is_good_with_everything_in_it(bench):
     assert bench.run("-c", path, "--check-config").returncode == EXIT_OK
     with open(path, encoding="utf-8") as file:
         text = re.sub(r"^#(?=[a-z\t}])", "", file.read(), flags=re.M)
-    assert text.count("\nexport {") == 3 and '\n\timage = "' in text
+    assert text.count("\nexport {") == 4 and '\n\timage = "' in text
     text = text.replace('"plugdev"', '"root"')
     done = bench.run("-c", bench.file("all.conf", text.encode()),
                      "--check-config")
