@@ -263,6 +263,8 @@ define install_kinds
 0644 $(PREFIX)/lib/sysusers.d $(wildcard etc/sysusers.d/*.conf)
 0644 $(PREFIX)/lib/modules-load.d $(wildcard etc/modules-load.d/*.conf)
 0644 $(PREFIX)/lib/modprobe.d $(wildcard etc/modprobe.d/*.conf)
+0755 $(PREFIX)/lib/systemd/system-sleep $(wildcard etc/systemd-sleep/*)
+0755 $(PREFIX)/sbin $(wildcard etc/xen/xusbip-xl)
 0644 $(PREFIX)/lib/udev/rules.d $(wildcard etc/udev/*.rules)
 0644 $(PREFIX)/share/bash-completion/completions $(wildcard etc/completion/*)
 endef
