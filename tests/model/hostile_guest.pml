@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The gateway's side of the handshake, whole (handshake_gateway.inc), and a
+ * guest that writes any word at any time, as often as it likes, and makes the
+ * rings say what it likes. Whatever it does, under fairness of our side alone:
+ *
+ *  - no cell that says BUG is met, no second session is started for a channel,
+ *    and no assertion on the way fails;
+ *  - an ask that stays is answered; a guest to be held is held; what is to end
+ *    ends, or is the kernel's; of a dead guest nothing is left.
+ */
+#define CHAOS 1
+#define HOLDS 2
+#define TAKES_UP true
+#define CLIENT_LEFT (!s_is_deaf)
+
+byte chaos = 0;
+byte guests = 0;
+
+#include "tests/model/handshake_store.inc"
+#include "tests/model/handshake_gateway.inc"
+
+inline say(verb, epoch)
+{
+	f_verb = verb;
+	f_epoch = epoch;
+	m_dirty = m_live
+}
+
+proctype guest()
+{
+end:	do
+	:: d_step { peer != 0 && dom == peer -> say(NONE, 0) }
+	:: d_step { peer != 0 && dom == peer -> say(JUNK, 0) }
+	:: d_step { peer != 0 && dom == peer -> say(ASK, 1) }
+	:: d_step { peer != 0 && dom == peer -> say(ASK, 2) }
+	:: d_step { peer != 0 && dom == peer -> say(UP, 1) }
+	:: d_step { peer != 0 && dom == peer -> say(UP, 2) }
+	:: d_step { peer != 0 && dom == peer && h_epoch != 0 ->
+		h_done = h_epoch;
+		h_dirty = m_live }
+	od
+}
+
+/* What happens on our own side, and the guest's death. */
+proctype world()
+{
+	do
+	:: d_step { s_is_stuck -> s_is_stuck = false }
+	:: d_step { dom == 0 -> guests++; dom = guests }
+	:: d_step { chaos < CHAOS && dom != 0 ->
+		chaos++;
+		guests++;
+		dom = guests;
+		f_verb = NONE;
+		f_epoch = 0;
+		m_dirty = m_live }
+	:: d_step { chaos < CHAOS && dom != 0 ->
+		chaos++;
+		dom = 0;
+		f_verb = NONE;
+		f_epoch = 0;
+		m_dirty = m_live }
+	:: d_step { chaos < CHAOS && m_live -> chaos++; manager_forget() }
+	:: d_step { chaos < CHAOS && s_is_there -> chaos++; s_is_deaf = true }
+	:: d_step { chaos < CHAOS && s_is_there ->
+		chaos++;
+		s_is_deaf = true;
+		s_is_stuck = true }
+	:: atomic { m_live && !note && h_next < HOLDS ->
+		g_on = GE_HOLD;
+		guest_settle() }
+	:: atomic { m_live && note && h_next < HOLDS ->
+		g_on = GE_RESUME;
+		guest_settle() }
+	:: atomic { chaos < CHAOS && m_live && l_live ->
+		chaos++;
+		l_on = LE_REVOKE;
+		link_settle() }
+	:: break
+	od
+}
+
+init
+{
+	atomic {
+		run manager(); run link_session(); run link_limit();
+		run guest_done(); run guest_limit(); run guest_quiet();
+		run session(); run pairs(); run guest(); run world()
+	}
+}
+
+#define asks_1 (dom != 0 && peer == dom && f_verb == ASK && f_epoch == 1)
+#define answered_1 (g_epoch == 1 && (g_verb == OPEN || g_verb == CLOSED))
+#define released (g_verb == NONE && ring == 0 && !stray && \
+	g_state == G_ABSENT && (!s_is_there || s_is_killed))
+
+ltl an_ask_is_answered { [] ([] asks_1 -> <> answered_1) }
+ltl who_is_to_be_held_is_held { [] ([] (note && dom == 1 && peer == 1) -> <> (g_state == G_HELD)) }
+ltl a_start_is_settled { [] (l_state == L_STARTING -> <> (l_state != L_STARTING)) }
+ltl who_is_to_end_ends { [] (l_state == L_ENDING -> <> (l_state != L_ENDING)) }
+ltl who_is_killed_ends { [] (l_state == L_KILLING -> <> (l_state != L_KILLING)) }
+ltl nothing_of_the_dead_is_left { [] ([] (dom == 0) -> <> released) }
