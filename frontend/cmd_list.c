@@ -6,11 +6,13 @@
 #include "frontend/command.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "frontend/device_watch.h"
 #include "frontend/import.h"
 #include "frontend/json.h"
 #include "frontend/local_usb.h"
@@ -18,11 +20,15 @@
 #include "vchan-transport/channel.h"
 #include "vchan-transport/log.h"
 
+/* Between two lists; what changes meanwhile is in the second one. */
+#define WATCH_PAUSE_MS 1000
+
 struct list_options {
 	const char *remote;
 	bool is_local;
 	bool is_parsable;
 	bool is_json;
+	bool is_watch;
 };
 
 static void print_parsable(const struct usbip_device *device)
@@ -95,11 +101,42 @@ static enum exit_status list_remote(const struct list_options *options,
 	if (status != EXIT_OK)
 		return command_fail(&import.failure);
 	if (options->is_json)
-		status = json_print_remote(options->remote, entries, count);
+		status = json_print_remote(options->remote, entries, count,
+					   options->is_watch);
 	else
 		print_remote(options, entries, count);
 	free(entries);
+	(void)fflush(stdout);
 	return status;
+}
+
+/* One list after another, until a signal ends it or nobody reads it. */
+static enum exit_status watch_remote(const struct list_options *options,
+				     const struct address *address)
+{
+	char value[HANDSHAKE_WORD_BYTES] = DEVICE_WATCH_UNKNOWN;
+	bool has_listed = false;
+
+	if (address->kind != ADDRESS_XEN)
+		return command_misused(&command_list,
+				       "only a xen: address can be watched");
+	for (;;) {
+		int r = device_watch_wait(address, value);
+		enum exit_status status;
+
+		if (r < 0) {
+			log_error("cannot watch %s: %s", options->remote,
+				  r == -ENODEV ? "this is no Xen domain"
+					       : strerror(-r));
+			return EXIT_CANNOT_REACH;
+		}
+		status = list_remote(options, address);
+		/* Later it may be the gateway that is started anew. */
+		if ((status != EXIT_OK && !has_listed) || ferror(stdout))
+			return status;
+		has_listed = true;
+		(void)poll(NULL, 0, WATCH_PAUSE_MS);
+	}
 }
 
 static enum exit_status list_local(const struct list_options *options)
@@ -138,6 +175,7 @@ static enum exit_status run(const struct command_globals *globals, int argc,
 		{ "remote", required_argument, NULL, 'r' },
 		{ "local", no_argument, NULL, 'l' },
 		{ "json", no_argument, NULL, 'j' },
+		{ "watch", no_argument, NULL, 'w' },
 		{ NULL, 0, NULL, 0 },
 	};
 	struct list_options options = { 0 };
@@ -155,26 +193,37 @@ static enum exit_status run(const struct command_globals *globals, int argc,
 			options.is_local = true;
 		else if (option == 'j')
 			options.is_json = true;
+		else if (option == 'w')
+			options.is_watch = true;
 		else
 			return command_wrong_option(&command_list, argv);
 	}
 	if (optind != argc || (options.remote != NULL) == options.is_local)
 		return command_misused(&command_list,
 				       "give either --remote or --local");
+	if (options.is_local && options.is_watch)
+		return command_misused(&command_list,
+				       "only a xen: address can be watched");
 	if (options.is_local)
 		return list_local(&options);
 	status = command_address(globals, options.remote, &address);
-	return status == EXIT_OK ? list_remote(&options, &address) : status;
+	if (status != EXIT_OK)
+		return status;
+	return options.is_watch ? watch_remote(&options, &address)
+				: list_remote(&options, &address);
 }
 
 const struct command command_list = {
 	.name = "list",
 	.run = run,
 	.summary = "List exportable or local USB devices",
-	.usage = "xusbip list [-p|--parsable] [--json] <args>\n"
-		 "    -r, --remote=<address> List the exportable USB devices "
-		 "of a gateway\n"
-		 "    -l, --local            List the local USB devices\n"
-		 "    -p, --parsable         Parsable list format\n"
-		 "        --json             The list as JSON\n",
+	.usage =
+		"xusbip list [-p|--parsable] [--json] [--watch] <args>\n"
+		"    -r, --remote=<address> List the exportable USB devices "
+		"of a gateway\n"
+		"    -l, --local            List the local USB devices\n"
+		"    -p, --parsable         Parsable list format\n"
+		"        --json             The list as JSON\n"
+		"        --watch            The list again whenever it changes, "
+		"of a xen: address\n",
 };

@@ -93,20 +93,25 @@ static json_object *new_entry(const struct import_entry *entry)
 }
 
 /* Prints and frees the object. */
-static enum exit_status print(json_object *object)
+static enum exit_status print_as(json_object *object, int flags)
 {
 	const char *text = json_object_to_json_string_ext(
-		object, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED |
-				JSON_C_TO_STRING_NOSLASHESCAPE);
+		object, flags | JSON_C_TO_STRING_NOSLASHESCAPE);
 	int r = text ? printf("%s\n", text) : -1;
 
 	(void)json_object_put(object);
 	return r < 0 || fflush(stdout) != 0 ? EXIT_FAILED : EXIT_OK;
 }
 
+static enum exit_status print(json_object *object)
+{
+	return print_as(object,
+			JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED);
+}
+
 enum exit_status json_print_remote(const char *remote,
 				   const struct import_entry *entries,
-				   size_t count)
+				   size_t count, bool is_line)
 {
 	json_object *object = json_object_new_object();
 	json_object *list = json_object_new_array();
@@ -115,6 +120,8 @@ enum exit_status json_print_remote(const char *remote,
 		(void)json_object_array_add(list, new_entry(&entries[i]));
 	put_text(object, "remote", remote);
 	put(object, "devices", list);
+	if (is_line)
+		return print_as(object, JSON_C_TO_STRING_PLAIN);
 	return print(object);
 }
 

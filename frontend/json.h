@@ -7,6 +7,7 @@
 #ifndef JSON_H
 #define JSON_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "frontend/attach.h"
@@ -15,10 +16,13 @@
 #include "frontend/record.h"
 #include "frontend/vhci.h"
 
-/* {"remote": ..., "devices": [{"busid": ..., ..., "interfaces": [...]}]} */
+/*
+ * {"remote": ..., "devices": [{"busid": ..., ..., "interfaces": [...]}]}
+ * `is_line`: in one line, for it is one of several.
+ */
 enum exit_status json_print_remote(const char *remote,
 				   const struct import_entry *entries,
-				   size_t count);
+				   size_t count, bool is_line);
 
 /* {"devices": [...]} */
 enum exit_status json_print_local(const struct usbip_device *devices,
