@@ -9,6 +9,7 @@
 #include "gateway/admin.h"
 #include "gateway/pairs.h"
 #include "gateway/xen.h"
+#include "gateway/xen_check.h"
 #include "vchan-transport/log.h"
 #include "vchan-transport/loop.h"
 #include "vchan-transport/store.h"
@@ -93,8 +94,13 @@ static int open_store(struct manager_xen *x, unsigned *ret_domid)
 static int open_gateway(struct manager_xen *x)
 {
 	const struct manager_xen_options *o = &x->options;
-	int r = xen_new(o->loop, x->store, o->config, o->sessions, o->registry,
-			&x->xen);
+	char why[XEN_CHECK_WHY_BYTES];
+	int r;
+
+	if (xen_check("", o->config->vchan_ring_bytes, why) < 0)
+		log_warn("%s", why);
+	r = xen_new(o->loop, x->store, o->config, o->sessions, o->registry,
+		    &x->xen);
 
 	if (r < 0) {
 		log_error("guests cannot be served: %s", strerror(-r));
