@@ -187,9 +187,26 @@ static bool has_other_listeners(const struct config *a, const struct config *b)
 	return false;
 }
 
+static bool has_domains(const struct config *config)
+{
+	for (size_t i = 0; i < config->num_rules; i++) {
+		if (config->rules[i].domains.num > 0)
+			return true;
+	}
+	for (size_t i = 0; i < config->num_virtuals; i++) {
+		if (config->virtuals[i].domains.num > 0)
+			return true;
+	}
+	return false;
+}
+
 static void log_config(const struct manager *m, const char *what)
 {
 	const struct config *config = m->config;
+
+	if (!m->xen && has_domains(config))
+		log_warn("what has domains = { ... } is exported to nobody "
+			 "without xen = true");
 
 	if (m->has_pairs_only)
 		log_info("%s: %zu gateways in other domains", what,

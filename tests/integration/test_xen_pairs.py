@@ -8,6 +8,7 @@ import os
 import signal
 
 from harness import run, wait_until
+from usbip_client import ST_NODEV, Refused
 from xenstored import FakeXen
 
 XEN = "listen = { }\nxen = true\n"
@@ -356,6 +357,19 @@ def test_a_gateway_in_dom0_that_ends_leaves_nothing(bench):
         xen.destroy(5)
         left = set(xen.tree("/local/domain")) - set(before)
         assert left <= {"/local/domain/0/data", "/local/domain/0/data/xusbip"}
+
+
+def test_what_is_for_domains_is_nobodys_without_xen(bench):
+    gateway = bench.gateway(ZERO.format('"*"') + 'zero "mine" { }')
+    assert "exported to nobody without xen = true" in gateway.log()
+    with gateway.client() as client:
+        assert list(client.devlist()) == ["mine"]
+    with gateway.client() as client:
+        try:
+            client.import_("zero0")
+            raise AssertionError("it was not refused")
+        except Refused as refused:
+            assert refused.status == ST_NODEV
 
 
 def test_without_xenstored_it_ends_and_says_what_is_missing(bench):

@@ -1,0 +1,423 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Session processes as their manager sees them: what they are started with,
+ * what they may ask, what their owner is told. This program is also the session:
+ * its peer's name says what it does.
+ */
+#include "gateway/sessions.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "gateway/ipc.h"
+#include "gateway/manager.h"
+#include "vchan-transport/loop.h"
+
+#define LIMIT_MS 10000
+
+/* ---- the session ---- */
+
+static int number(const char *text)
+{
+	return (int)strtol(text, NULL, 10);
+}
+
+static int ask_for(int manager_fd, const char *busid)
+{
+	struct ipc_answer answer;
+	int device_fd;
+	int lock_fd;
+
+	if (ipc_ask(manager_fd, IPC_OPEN, busid) < 0 ||
+	    ipc_receive_answer(manager_fd, &answer, &device_fd, &lock_fd,
+			       LIMIT_MS) < 0)
+		return EXIT_USAGE;
+	if (answer.type == IPC_OPENED)
+		return EXIT_OK;
+	return answer.status == USBIP_ST_DEV_BUSY ? EXIT_BUSY : EXIT_NO_DEVICE;
+}
+
+static bool has_arguments(char **argv)
+{
+	static const struct {
+		enum session_argv which;
+		const char *text;
+	} expected[] = {
+		{ SESSION_ARGV_KIND, "0" },
+		{ SESSION_ARGV_RING_BYTES, "4096" },
+		{ SESSION_ARGV_BUDGET_BYTES, "8388608" },
+		{ SESSION_ARGV_IS_DEBUG, "0" },
+		{ SESSION_ARGV_DOMID, "32751" },
+		{ SESSION_ARGV_PATH, "data/xusbip/32751/63" },
+	};
+
+	for (size_t i = 0; i < sizeof(expected) / sizeof(expected[0]); i++) {
+		if (strcmp(argv[expected[i].which], expected[i].text) != 0)
+			return false;
+	}
+	/* The peer's descriptor, and nothing else but the manager's. */
+	return fcntl(number(argv[SESSION_ARGV_PEER_FD]), F_GETFD) >= 0;
+}
+
+static int play_session(char **argv)
+{
+	int manager_fd = number(argv[SESSION_ARGV_MANAGER_FD]);
+	char *rest = NULL;
+	char *word = strtok_r(argv[SESSION_ARGV_PEER], " ", &rest);
+	int status = EXIT_USAGE;
+
+	for (; word; word = strtok_r(NULL, " ", &rest)) {
+		if (strcmp(word, "grant") == 0)
+			status = ipc_ask(manager_fd, IPC_GRANTED, NULL);
+		else if (strcmp(word, "arguments") == 0)
+			status = has_arguments(argv) ? EXIT_OK : EXIT_FAILED;
+		else if (strcmp(word, "wait") == 0)
+			(void)pause();
+		else if (strncmp(word, "open:", 5) == 0)
+			status = ask_for(manager_fd, word + 5);
+		else if (strncmp(word, "signal:", 7) == 0)
+			(void)raise(number(word + 7));
+		else
+			status = number(word);
+	}
+	return status;
+}
+
+/* ---- the manager ---- */
+
+static char dir[] = "/tmp/test_sessions.XXXXXX";
+
+struct bed {
+	struct loop *loop;
+	struct config *config;
+	struct registry *registry;
+	struct sessions *sessions;
+	/* What its owner was told. */
+	unsigned num_granted;
+	unsigned num_ended;
+	pid_t pid;
+	char took[USBIP_BUSID_BYTES];
+	enum exit_status status;
+	char why[128];
+};
+
+static void on_granted(void *owner, pid_t pid)
+{
+	struct bed *bed = owner;
+
+	assert_int_equal(pid, bed->pid);
+	bed->num_granted++;
+}
+
+static void on_took(void *owner, pid_t pid, const char *busid)
+{
+	struct bed *bed = owner;
+
+	assert_int_equal(pid, bed->pid);
+	assert_string_equal(sessions_busid(bed->sessions, pid), busid);
+	(void)snprintf(bed->took, sizeof(bed->took), "%s", busid);
+}
+
+static void on_ended(void *owner, pid_t pid, enum exit_status status,
+		     const char *why)
+{
+	struct bed *bed = owner;
+
+	assert_int_equal(pid, bed->pid);
+	assert_false(sessions_has(bed->sessions, pid));
+	bed->num_ended++;
+	bed->status = status;
+	(void)snprintf(bed->why, sizeof(bed->why), "%s", why);
+}
+
+static const struct sessions_events events = { .granted = on_granted,
+					       .took = on_took,
+					       .ended = on_ended };
+
+static void on_child(void *arg, int signo)
+{
+	struct bed *bed = arg;
+
+	(void)signo;
+	sessions_reap(bed->sessions);
+	if (sessions_count(bed->sessions) == 0)
+		loop_stop(bed->loop);
+}
+
+static void on_limit(void *arg)
+{
+	(void)arg;
+	fail_msg("a session did not end within %d ms", LIMIT_MS);
+}
+
+static void open_bed(struct bed *bed)
+{
+	struct loop_timer *timer;
+
+	*bed = (struct bed){ .config = calloc(1, sizeof(*bed->config)) };
+	assert_non_null(bed->config);
+	(void)snprintf(bed->config->runtime_dir,
+		       sizeof(bed->config->runtime_dir), "%s", dir);
+	bed->config->budget_bytes = 8 << 20;
+	bed->config->max_sessions = 3;
+	bed->config->max_sessions_per_peer = 2;
+	bed->config->num_virtuals = 2;
+	for (size_t i = 0; i < 2; i++) {
+		struct config_virtual *v = &bed->config->virtuals[i];
+
+		v->kind = IPC_KIND_ZERO;
+		(void)snprintf(v->busid, sizeof(v->busid), "zero%zu", i);
+		v->domains.num = 1;
+		(void)snprintf(v->domains.names[0], POLICY_NAME_BYTES, "u%zu",
+			       i);
+	}
+	assert_int_equal(loop_new(&bed->loop), 0);
+	assert_int_equal(loop_on_signal(bed->loop, SIGCHLD, on_child, bed), 0);
+	assert_int_equal(loop_timer_start(bed->loop, LIMIT_MS, 0, on_limit, bed,
+					  &timer),
+			 0);
+	assert_int_equal(registry_new(bed->loop, bed->config, &bed->registry),
+			 0);
+	assert_int_equal(sessions_new(bed->loop, bed->config, bed->registry,
+				      false, &bed->sessions),
+			 0);
+}
+
+static void close_bed(struct bed *bed)
+{
+	sessions_free(bed->sessions);
+	registry_free(bed->registry);
+	loop_free(bed->loop);
+	config_free(bed->config);
+}
+
+static pid_t start(struct bed *bed, enum address_kind kind, const char *script,
+		   const struct sessions_events *told)
+{
+	struct sessions_peer peer = {
+		.kind = kind,
+		.key = "domain 32751",
+		.policy = { .is_domain = true, .name = "u0" },
+		.domid = 32751,
+		.channel = 63,
+		.ring_bytes = 4096,
+	};
+
+	(void)snprintf(peer.name, sizeof(peer.name), "%s", script);
+	assert_int_equal(sessions_start(bed->sessions, STDERR_FILENO, &peer,
+					told, bed, &bed->pid),
+			 0);
+	assert_true(sessions_has(bed->sessions, bed->pid));
+	return bed->pid;
+}
+
+static void stop_turning(void *arg)
+{
+	loop_stop(arg);
+}
+
+/* Lets the manager work for a moment. */
+static void turn(struct bed *bed)
+{
+	struct loop_timer *timer;
+
+	assert_int_equal(loop_timer_start(bed->loop, 5, 0, stop_turning,
+					  bed->loop, &timer),
+			 0);
+	loop_run(bed->loop);
+}
+
+/* A session of a guest does what its name says, and has ended. */
+static void play(struct bed *bed, const char *script)
+{
+	open_bed(bed);
+	(void)start(bed, ADDRESS_XEN, script, &events);
+	loop_run(bed->loop);
+	close_bed(bed);
+	assert_int_equal(bed->num_ended, 1);
+}
+
+/* ---- tests ---- */
+
+static void a_session_is_told_its_domain_and_its_path(void **state)
+{
+	struct bed bed;
+
+	(void)state;
+	play(&bed, "arguments");
+	assert_int_equal(bed.status, EXIT_OK);
+}
+
+static void
+a_session_grants_once_and_only_where_there_is_something(void **state)
+{
+	struct bed bed;
+
+	(void)state;
+	play(&bed, "grant 0");
+	assert_int_equal(bed.num_granted, 1);
+	assert_int_equal(bed.status, EXIT_OK);
+	assert_string_equal(bed.why, "it has ended");
+
+	play(&bed, "grant grant wait");
+	assert_int_equal(bed.num_granted, 1);
+	assert_int_equal(bed.status, EXIT_FAILED);
+	assert_string_equal(bed.why, "the gateway's session was killed");
+
+	open_bed(&bed);
+	(void)start(&bed, ADDRESS_TCP, "grant wait", &events);
+	loop_run(bed.loop);
+	close_bed(&bed);
+	assert_int_equal(bed.num_granted, 0);
+	assert_int_equal(bed.status, EXIT_FAILED);
+}
+
+static void who_is_refused_hears_nothing_of_others(void **state)
+{
+	struct bed bed;
+
+	(void)state;
+	play(&bed, "open:none");
+	assert_int_equal(bed.status, EXIT_NO_DEVICE);
+	assert_string_equal(bed.why, "there is no such device");
+	/* It is there, and another guest's. */
+	play(&bed, "open:zero1");
+	assert_int_equal(bed.status, EXIT_NO_DEVICE);
+	assert_string_equal(bed.why, "there is no such device");
+	assert_string_equal(bed.took, "");
+}
+
+static void a_device_that_was_taken_is_known_and_busy_for_others(void **state)
+{
+	struct bed bed;
+	pid_t first;
+
+	(void)state;
+	play(&bed, "open:zero0");
+	assert_int_equal(bed.status, EXIT_OK);
+	assert_string_equal(bed.took, "zero0");
+
+	open_bed(&bed);
+	first = start(&bed, ADDRESS_XEN, "open:zero0 grant wait", NULL);
+	/* It asks before the second one is even started. */
+	while (sessions_count_devices(bed.sessions) == 0)
+		turn(&bed);
+	assert_string_equal(sessions_busid(bed.sessions, first), "zero0");
+	(void)start(&bed, ADDRESS_XEN, "open:zero0", &events);
+	while (bed.num_ended == 0)
+		turn(&bed);
+	assert_int_equal(bed.status, EXIT_BUSY);
+	assert_string_equal(bed.why, "the device is in use");
+	sessions_signal_all(bed.sessions, SIGKILL);
+	loop_run(bed.loop);
+	close_bed(&bed);
+}
+
+static void every_end_has_a_status_and_words(void **state)
+{
+	static const struct {
+		const char *script;
+		enum exit_status status;
+		const char *why;
+	} ends[] = {
+		{ "5", EXIT_CANNOT_REACH, "you were gone" },
+		{ "10", EXIT_PROTOCOL, "breaks the protocol" },
+		{ "11", EXIT_TIMEOUT, "did not answer in time" },
+		{ "12", EXIT_FAILED, "failed" },
+		{ "255", EXIT_FAILED, "failed" },
+		{ "signal:9", EXIT_FAILED, "killed" },
+		{ "signal:14", EXIT_TIMEOUT, "did not answer in time" },
+		{ "open:zero0 3", EXIT_NO_DEVICE, "the device is gone" },
+	};
+	struct bed bed;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++) {
+		play(&bed, ends[i].script);
+		assert_int_equal(bed.status, ends[i].status);
+		assert_non_null(strstr(bed.why, ends[i].why));
+	}
+}
+
+static void one_that_nobody_owns_ends_in_silence(void **state)
+{
+	struct bed bed;
+	pid_t pid;
+
+	(void)state;
+	open_bed(&bed);
+	pid = start(&bed, ADDRESS_XEN, "grant 0", &events);
+	sessions_disown(bed.sessions, pid);
+	loop_run(bed.loop);
+	close_bed(&bed);
+	assert_int_equal(bed.num_granted + bed.num_ended, 0);
+}
+
+static void limits_count_a_peers_sessions_and_everybodys(void **state)
+{
+	static const char key[] = "domain 32751";
+	struct bed bed;
+
+	(void)state;
+	open_bed(&bed);
+	(void)start(&bed, ADDRESS_XEN, "wait", NULL);
+	assert_null(sessions_reached_limit(bed.sessions, key));
+	(void)start(&bed, ADDRESS_XEN, "wait", NULL);
+	assert_string_equal(sessions_reached_limit(bed.sessions, key),
+			    "max_sessions_per_peer");
+	assert_null(sessions_reached_limit(bed.sessions, "another"));
+	(void)start(&bed, ADDRESS_XEN, "wait", NULL);
+	assert_string_equal(sessions_reached_limit(bed.sessions, "another"),
+			    "max_sessions");
+	assert_int_equal(sessions_count(bed.sessions), 3);
+	sessions_signal_all(bed.sessions, SIGKILL);
+	loop_run(bed.loop);
+	assert_null(sessions_reached_limit(bed.sessions, key));
+	close_bed(&bed);
+}
+
+static int make_dir(void **state)
+{
+	(void)state;
+	return mkdtemp(dir) ? 0 : -1;
+}
+
+static int remove_dir(void **state)
+{
+	char path[64];
+
+	(void)state;
+	(void)snprintf(path, sizeof(path), "%s/zero0.lock", dir);
+	(void)unlink(path);
+	return rmdir(dir);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_session_is_told_its_domain_and_its_path),
+		cmocka_unit_test(
+			a_session_grants_once_and_only_where_there_is_something),
+		cmocka_unit_test(who_is_refused_hears_nothing_of_others),
+		cmocka_unit_test(
+			a_device_that_was_taken_is_known_and_busy_for_others),
+		cmocka_unit_test(every_end_has_a_status_and_words),
+		cmocka_unit_test(one_that_nobody_owns_ends_in_silence),
+		cmocka_unit_test(limits_count_a_peers_sessions_and_everybodys),
+	};
+
+	if (argc == SESSION_ARGV_COUNT &&
+	    strcmp(argv[SESSION_ARGV_MODE], SESSION_ARGV_MARK) == 0)
+		return play_session(argv);
+	return cmocka_run_group_tests(tests, make_dir, remove_dir);
+}
