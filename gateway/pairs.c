@@ -45,6 +45,12 @@ struct pairs {
 
 /* ---- who is there ---- */
 
+/* Of a read: neither a value nor the news that there is no good one. */
+static bool is_failure(int r)
+{
+	return r < 0 && r != -ENOENT && r != -EMSGSIZE && r != -EBADMSG;
+}
+
 static bool is_printable(const char *text)
 {
 	for (; *text; text++) {
@@ -66,8 +72,7 @@ static int read_name(struct pairs *p, unsigned domid,
 	if (r >= 0 && is_printable(name))
 		return 0;
 	name[0] = '\0';
-	return r == -ENOENT || r == -EMSGSIZE || r == -EBADMSG || r >= 0 ? 0
-									 : r;
+	return is_failure(r) ? r : 0;
 }
 
 static int read_uuid(struct pairs *p, unsigned domid,
@@ -86,7 +91,7 @@ static int read_uuid(struct pairs *p, unsigned domid,
 		return 0;
 	}
 	if (r < 0)
-		return r == -EMSGSIZE || r == -EBADMSG ? -ENOENT : r;
+		return is_failure(r) ? r : -ENOENT;
 	if (strncmp(text, prefix, skip) != 0 ||
 	    strspn(text + skip, "0123456789abcdefABCDEF-") != UUID_CHARS)
 		return -ENOENT;
@@ -234,16 +239,19 @@ struct pair_paths {
 	char name[HANDSHAKE_PATH_BYTES];
 };
 
-static void set_paths(struct pair_paths *paths, unsigned g, unsigned f)
+static struct pair_paths paths_of(unsigned g, unsigned f)
 {
-	(void)snprintf(paths->gateway_root, sizeof(paths->gateway_root),
+	struct pair_paths paths = { 0 };
+
+	(void)snprintf(paths.gateway_root, sizeof(paths.gateway_root),
 		       "/local/domain/%u", g);
-	(void)snprintf(paths->guest_root, sizeof(paths->guest_root),
+	(void)snprintf(paths.guest_root, sizeof(paths.guest_root),
 		       "/local/domain/%u", f);
-	handshake_pair_path(paths->gateway, g, f);
-	handshake_pair_path(paths->guest, f, g);
-	handshake_name_path(paths->peer, g, f, "peer");
-	handshake_name_path(paths->name, f, g, "name");
+	handshake_pair_path(paths.gateway, g, f);
+	handshake_pair_path(paths.guest, f, g);
+	handshake_name_path(paths.peer, g, f, "peer");
+	handshake_name_path(paths.name, f, g, "name");
+	return paths;
 }
 
 static void remove_pair(struct pairs *p, const struct pair_paths *paths)
@@ -282,21 +290,20 @@ static int make_pair(struct pairs *p, const struct domain *g,
 static int keep_pair(struct pairs *p, const struct domain *g,
 		     const struct domain *f)
 {
-	struct pair_paths paths;
+	const struct pair_paths paths = paths_of(g->domid, f->domid);
 	char peer[PEER_BYTES];
 	char found_peer[PEER_BYTES];
 	char found_name[POLICY_NAME_BYTES];
 	int has_peer;
 	int has_name;
 
-	set_paths(&paths, g->domid, f->domid);
 	(void)snprintf(peer, sizeof(peer), "%s %s", f->peer.uuid, f->peer.name);
 	has_peer = store_read(p->store, paths.peer, found_peer,
 			      sizeof(found_peer));
 	has_name = store_read(p->store, paths.name, found_name,
 			      sizeof(found_name));
-	if (has_peer == -ECONNRESET || has_name == -ECONNRESET)
-		return -ECONNRESET;
+	if (is_failure(has_peer) || is_failure(has_name))
+		return is_failure(has_peer) ? has_peer : has_name;
 	if (has_peer < 0 || has_name < 0 ||
 	    strncmp(found_peer, peer, UUID_CHARS + 1) != 0)
 		return make_pair(p, g, f, &paths, peer);
@@ -333,10 +340,10 @@ static void clean_domain(struct pairs *p, const struct domain *d)
 		if (other && (is_wanted(p, d, other) || is_wanted(p, other, d)))
 			continue;
 		handshake_pair_path(path, d->domid, domid);
-		if (store_remove(p->store, path) == 0)
-			log_info("domain %u (%s): has nothing to do with "
-				 "domain %u any more",
-				 d->domid, d->peer.name, domid);
+		/* Others can make such nodes as often as they like. */
+		if (store_remove(p->store, path) == 0 && d->domid == p->own)
+			log_info("domain %u: nothing to do with it any more",
+				 domid);
 	}
 }
 
@@ -439,13 +446,12 @@ static bool is_free(struct pairs *p, const struct domain *g,
 static int remove_unused(struct pairs *p, const struct domain *g,
 			 const struct domain *f)
 {
-	struct pair_paths paths;
+	const struct pair_paths paths = paths_of(g->domid, f->domid);
 
 	for (unsigned i = 0; i < HANDSHAKE_CHANNELS; i++) {
 		if (!is_free(p, g, f, i))
 			return 0;
 	}
-	set_paths(&paths, g->domid, f->domid);
 	remove_pair(p, &paths);
 	return 0;
 }

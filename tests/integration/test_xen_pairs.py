@@ -212,6 +212,21 @@ def test_domains_that_cannot_be_told_apart_get_nothing(bench):
         assert xen.read(folder(0, 7) + "/peer") == f"{xen.uuids[7]} "
 
 
+def test_a_guest_that_fills_its_folder_fills_no_log_and_holds_nobody_up(bench):
+    with FakeXen() as xen:
+        xen.add_domain(5, "u1")
+        gateway = dom0_gateway(bench, xen, "*")
+        wait_pair(xen, 0, 5)
+        for number in range(100, 500):
+            xen.write(folder(5, number), "mine", as_domid=5)
+        xen.write(folder(5, 0) + "/name-of-mine", "x" * 2000, as_domid=5)
+        xen.add_domain(6, "u2")
+        wait_pair(xen, 0, 6)
+        wait_until(lambda: xen.ls("/local/domain/5/data/xusbip") == ["0"],
+                   "what is no pair's is removed")
+        assert gateway.log().count("\n") < 20
+
+
 def test_fifty_domains_come_and_go_at_once(bench):
     with FakeXen() as xen:
         xen.add_domain(1, "first")
