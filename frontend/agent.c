@@ -259,7 +259,8 @@ static void on_sweep(void *arg)
 	if (removed > 0)
 		log_info("removed %d record(s) of attachments that have ended",
 			 removed);
-	removed = xen_guest_sweep_all();
+	/* A lock is free as soon as its process has ended. */
+	removed = agent->sweeps_left == SWEEPS ? xen_guest_sweep_all() : 0;
 	if (removed > 0)
 		log_info("removed %d channel(s) of processes that were killed",
 			 removed);

@@ -30,7 +30,10 @@ void store_close(struct store *store);
 /* This domain's own number, from its node "domid"; or -errno. */
 int store_domid(struct store *store);
 
-/* Readable when store_next_event may have something; see there. */
+/*
+ * Readable when store_next_event may have something; see there.  That xenstored
+ * has hung up it does not tell: the next call does.
+ */
 int store_fd(struct store *store);
 /*
  * The token of the next watch that fired; 1, or 0 if none is left, which is to

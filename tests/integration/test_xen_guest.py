@@ -284,6 +284,16 @@ def test_who_does_not_let_go_is_killed(bench):
         wait_clean(xen, gateway)
 
 
+def test_who_does_not_map_is_killed(bench):
+    with bed(bench) as (xen, gateway):
+        process = start_list(xen)
+        ask = gateway.wait_ask()
+        process.send_signal(signal.SIGSTOP)
+        gateway.say(ask.channel, f"{ask.epoch} open")
+        assert process.wait(15) == -signal.SIGKILL
+        wait_clean(xen, gateway)
+
+
 def test_a_killed_process_leaves_nothing(bench):
     with bed(bench) as (xen, gateway):
         process = start_list(xen)

@@ -63,72 +63,73 @@ static void each_verb_is_read_with_its_arguments(void **state)
 	}
 }
 
+static const char *const no_words[] = {
+	"",
+	" ",
+	"0",
+	"0123456789abcdef",
+	E,
+	"0123456789abcde up",
+	"0123456789abcdef0 up",
+	"0123456789ABCDEF up",
+	"0x23456789abcdef up",
+	"0000000000000000 up",
+	" 0123456789abcdef up",
+	"0123456789abcdef\tup",
+	"0123456789abcdef  up",
+	E "up ",
+	E "up 1",
+	E "up\n",
+	E "u",
+	E "upp",
+	E "UP",
+	E "none",
+	E "ask",
+	E "ask ",
+	E "ask 01",
+	E "ask +1",
+	E "ask -1",
+	E "ask 1 ",
+	E "ask 1x",
+	E "ask 0x10",
+	E "ask 4294967296",
+	E "ask 99999999999999999999",
+	E "open 1",
+	E "closed",
+	E "closed ",
+	E "closed 1",
+	E "closed x y",
+	E "closed 01 why",
+	E "closed 256 why",
+	E "closed -1 why",
+	E "closed 1 wh\ny",
+	E "closed 1 wh\x7f"
+	  "y",
+	E "closed 1 wh\xc3\xa4"
+	  "y",
+	E "attach",
+	E "attach ",
+	E "attach 1-1 ",
+	E "attach 1 1",
+	E "attach 1-\x01",
+	E "attach 01234567890123456789012345678901",
+	E "attached",
+	E "attached 07",
+	E "attached 4294967296",
+	E "failed 1",
+};
+
 static void what_is_not_a_word_to_its_last_byte_is_none(void **state)
 {
-	static const char *const texts[] = {
-		"",
-		" ",
-		"0",
-		"0123456789abcdef",
-		E,
-		"0123456789abcde up",
-		"0123456789abcdef0 up",
-		"0123456789ABCDEF up",
-		"0x23456789abcdef up",
-		"0000000000000000 up",
-		" 0123456789abcdef up",
-		"0123456789abcdef\tup",
-		"0123456789abcdef  up",
-		E "up ",
-		E "up 1",
-		E "up\n",
-		E "u",
-		E "upp",
-		E "UP",
-		E "none",
-		E "ask",
-		E "ask ",
-		E "ask 01",
-		E "ask +1",
-		E "ask -1",
-		E "ask 1 ",
-		E "ask 1x",
-		E "ask 0x10",
-		E "ask 4294967296",
-		E "ask 99999999999999999999",
-		E "open 1",
-		E "closed",
-		E "closed ",
-		E "closed 1",
-		E "closed x y",
-		E "closed 01 why",
-		E "closed 256 why",
-		E "closed -1 why",
-		E "closed 1 wh\ny",
-		E "closed 1 wh\x7f"
-		  "y",
-		E "closed 1 wh\xc3\xa4"
-		  "y",
-		E "attach",
-		E "attach ",
-		E "attach 1-1 ",
-		E "attach 1 1",
-		E "attach 1-\x01",
-		E "attach 01234567890123456789012345678901",
-		E "attached",
-		E "attached 07",
-		E "attached 4294967296",
-		E "failed 1",
-	};
 	const struct handshake_word none = { 0 };
 
 	(void)state;
-	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+	for (size_t i = 0; i < sizeof(no_words) / sizeof(no_words[0]); i++) {
 		struct handshake_word word = { .verb = HANDSHAKE_UP,
 					       .epoch = 1 };
 
-		if (handshake_parse(texts[i], &word))
-			fail_msg("taken for a word: \"%s\"", texts[i]);
+		if (handshake_parse(no_words[i], &word))
+			fail_msg("taken for a word: \"%s\"", no_words[i]);
 		assert_memory_equal(&word, &none, sizeof(word));
 	}
 }
