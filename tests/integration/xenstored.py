@@ -433,12 +433,15 @@ class FakeXen:
         return self.store(as_domid).exists(path)
 
     def tree(self, path="/"):
-        """Every path below one, with its value, as dom0 sees it."""
+        """Every path below one, with its value, as dom0 sees it; what goes
+        while it is read is left out."""
         found = {}
         for name in self.ls(path):
             child = f"{path.rstrip('/')}/{name}"
-            found[child] = self.read(child)
-            found.update(self.tree(child))
+            try:
+                found.update({child: self.read(child), **self.tree(child)})
+            except FileNotFoundError:
+                pass
         return found
 
 
