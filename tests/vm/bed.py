@@ -54,7 +54,8 @@ class KernelComplaint(Exception):
 
 
 def test(function=None, *, limit=60, kernel_may_complain=False):
-    """Marks a test; its name is a sentence. `limit` is in seconds."""
+    """Marks a test; its name is a sentence. `limit` is in seconds, several
+    times as many where guests are slow by nature."""
     def mark(marked):
         _tests.append(Test(marked, limit, kernel_may_complain))
         return marked
@@ -88,7 +89,7 @@ def _comment(text):
 def _boot(guest):
     guest.start()
     for function in _setups:
-        _call(function, guest, SETUP_LIMIT_S)
+        _call(function, guest, SETUP_LIMIT_S * guest.patience)
     print(f'# guest {guest.name} is up after {guest.boot_s:.1f} s', flush=True)
 
 
@@ -138,7 +139,7 @@ def _run_in_guest(guest, entry):
     if not guest.is_running():
         guest.stop()
         _boot(guest)
-    _call(entry.function, guest, entry.limit_s)
+    _call(entry.function, guest, entry.limit_s * guest.patience)
     if not guest.is_running():
         return
     complaints = _new_complaints(guest)

@@ -153,6 +153,7 @@ class Guest(Commands):
 
     folder = IMAGE
     ports = ('agent',)
+    patience = 1  # multiplies the limits of tests
 
     def __init__(self, name, *, smp=1, mem=1024, devices=(), icount=False,
                  net=False, hostfwd=(), append=''):

@@ -47,7 +47,7 @@ def a_device_plugged_into_the_machine_is_the_dom0s(xen):
     helpers.wait_usb_gone(xen, busid)
 
 
-@bed.test(limit=180)
+@bed.test
 def guests_run_commands_at_the_same_time(xen):
     first, second = get(xen, 'u1'), get(xen, 'u2')
 
@@ -59,7 +59,7 @@ def guests_run_commands_at_the_same_time(xen):
     assert first.uuid != second.uuid
 
 
-@bed.test(limit=180)
+@bed.test
 def guests_that_share_a_processor_keep_their_registers(xen):
     program = ("'BEGIN { for (n = 0; n < 100000; n++) s += n * 0.5; "
                "print s }'")
@@ -129,7 +129,7 @@ def a_guest_has_what_xusbip_needs(xen):
     u1.check('rmmod vhci_hcd')
 
 
-@bed.test(limit=240)
+@bed.test
 def a_saved_guest_goes_on_where_it_was(xen):
     u1 = get(xen)
     job = u1.spawn('sh -c "trap \'echo bye; exit 7\' TERM; echo up; '
@@ -161,7 +161,7 @@ def a_paused_guest_goes_on_when_it_is_unpaused(xen):
     u1.check('true')
 
 
-@bed.test(limit=120)
+@bed.test
 def a_rebooted_guest_has_a_new_domid_and_the_same_uuid(xen):
     u1 = get(xen)
     domid, uuid = u1.domid, u1.uuid
@@ -173,7 +173,7 @@ def a_rebooted_guest_has_a_new_domid_and_the_same_uuid(xen):
     assert u1.run('ls /tmp/mark').status != 0
 
 
-@bed.test(limit=120)
+@bed.test
 def a_guest_that_ends_by_itself_is_noticed_at_once(xen):
     u1 = get(xen)
     began = time.monotonic()
@@ -189,7 +189,7 @@ def a_guest_that_ends_by_itself_is_noticed_at_once(xen):
     u1.wait_gone()
 
 
-@bed.test(limit=120)
+@bed.test
 def a_guest_that_crashes_shows_its_last_words(xen):
     u1 = get(xen)
 
@@ -203,7 +203,7 @@ def a_guest_that_crashes_shows_its_last_words(xen):
     u1.wait_gone()
 
 
-@bed.test(limit=240)
+@bed.test
 def guests_that_end_in_any_way_leave_nothing(xen):
     for domain in xen.inner_guests():
         domain.destroy()
@@ -241,16 +241,44 @@ def what_is_left_behind_is_told(xen):
     xen.check_no_leftovers(before)
 
 
-@bed.test(limit=120)
-def a_guest_with_an_interface_reaches_the_dom0(xen):
+@bed.test
+def a_guest_that_refuses_to_be_saved_goes_on(xen):
     before = xen.leftovers()
     address = xen.bridge()
+    xen.check('modprobe usbip-host')
+    xen.plug('usb-tablet', 'tablet')
+    busid = helpers.find_usb(xen, '0627:0001')
+    server = xen.spawn('usbipd')
+    xen.check(f'usbip bind -b {busid}')
 
     with xen.create('net', vif=True) as net:
-        net.check(f'ping -c 1 -W 5 {address}')
-        xen.check(f'busybox ping -c 1 -W 5 {net.address}')
+        net.check('modprobe vhci-hcd')
+        helpers.wait_until(net, f'usbip list -r {address}')
+        net.check(f'usbip attach -r {address} -b {busid}')
+        imported = helpers.find_usb(net, '0627:0001')
+        domid = net.domid
+        try:
+            net.save('/tmp/net.save')
+        except CommandError as error:
+            assert 'suspend' in str(error), error
+        else:
+            raise AssertionError('vhci let itself be suspended in use')
 
+        assert net.domid == domid
+        assert helpers.find_usb(net, '0627:0001') == imported
+        net.check('usbip detach -p 00')
+        helpers.wait_vhci_ports_free(net)
+
+    server.stop()
+    xen.check(f'rm /tmp/net.save; usbip unbind -b {busid}')
+    xen.unplug('tablet')
     xen.check_no_leftovers(before)
+
+
+@bed.test
+def a_pvh_guest_is_a_guest_like_any_other(xen):
+    with xen.create('pvh', kind='pvh') as pvh:
+        assert 'PVH' in pvh.check('dmesg | grep Booting')
 
 
 if __name__ == '__main__':

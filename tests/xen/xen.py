@@ -37,9 +37,11 @@ HYPERVISOR_WORDS = ('console=com1 com1=115200,8n1 dom0_max_vcpus=1 '
                     'dom0_vcpus_pin loglvl=warning guest_loglvl=warning '
                     'conring_size=1M spec-ctrl=no,eager-fpu xpti=no')
 DOMU_WORDS = 'console=hvc0 quiet panic=-1 oops=panic mitigations=off'
+# What QEMU's emulation of SVM does not have.
+PVH_CONFIG = {'cpuid': 'host,rdtscp=0', 'tsc_mode': 'native'}
 BRIDGE = 'xenbr0'
 NETWORK = '10.77.0'
-SCRIPT_CHUNK_BYTES = 720
+SCRIPT_CHUNK_BYTES = 2880
 ANSWER_MARK = '\x01'
 BASE64_LINE = re.compile(r'[A-Za-z0-9+/]+=*\Z')
 TAIL_LINES = 30
@@ -193,17 +195,23 @@ class Domain(Commands):
 
     # Life
 
-    def open(self, seen=None):
+    def open(self, seen=None, limit=15):
         """Looks for the domain of this name, and connects to its console.
         `seen` is a domid that it had before, not to be taken again."""
-        script = f'''
-until id=$(xl domid {self.name} 2>/dev/null) && [ "$id" != "{seen}" ] &&
-      tty=$(xenstore-read /local/domain/$id/console/tty 2>/dev/null); do
-	[ $SECONDS -lt 60 ] || {{ xl list; exit 1; }}
+        status, output = self.xen.run(f'''
+until id=$(xl domid {self.name} 2> /dev/null) && [ "$id" != "{seen}" ] &&
+      tty=$(xenstore-read /local/domain/$id/console/tty 2> /dev/null); do
+	if [ $SECONDS -ge {limit * self.xen.slowdown} ]; then
+		tail -n {TAIL_LINES} /var/log/xen/console/guest-{self.name}.log
+		exit 1
+	fi
 	sleep 0.1
 done
-echo $id $tty $(xenstore-read /local/domain/$id/vm)'''
-        domid, path, uuid = self.xen.check(script, timeout=70).split()
+echo $id $tty $(xenstore-read /local/domain/$id/vm)''', timeout=limit + 20)
+        if status:
+            raise DomainError(f'domain {self.name} did not come up within '
+                              f'{limit} s; its last words:\n{output}')
+        domid, path, uuid = output.split()
         self.xen.forget_console(self)
         self._forget()
         self.domid = int(domid)
@@ -254,7 +262,7 @@ done''', timeout=limit + 10)
         self.wait_rebooted(limit)
 
     def wait_rebooted(self, limit=90):
-        self.open(seen=self.domid)
+        self.open(seen=self.domid, limit=limit)
         self.wait_ready(limit)
 
     def pause(self):
@@ -291,6 +299,7 @@ class Xen(Guest):
 
     folder = IMAGE
     ports = ('agent', 'consoles')
+    patience = 4
 
     def __init__(self, name, *, smp=2, mem=2048, dom0_mem=1024, **options):
         super().__init__(name, smp=smp, mem=mem, **options)
@@ -390,6 +399,8 @@ class Xen(Guest):
             'extra': DOMU_WORDS, 'on_poweroff': 'destroy',
             'on_reboot': 'restart', 'on_crash': 'destroy',
         }
+        if kind == 'pvh':
+            config |= PVH_CONFIG
         if self.smp > 1:
             config['cpus'] = '1'
         if vif:
