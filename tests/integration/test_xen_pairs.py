@@ -271,6 +271,21 @@ def test_a_driver_domain_and_its_guests_are_told_of_each_other(bench):
         wait_pair(xen, 9, 6)
 
 
+def test_a_gateway_in_a_driver_domain_serves_whom_dom0_names(bench):
+    with FakeXen() as xen:
+        for domid, name in ((5, "u1"), (6, "u2"), (9, "usbvm")):
+            xen.add_domain(domid, name)
+        gateway = bench.gateway(XEN + ZERO.format('"*"'), env=xen.env(9))
+        manager(bench, xen, 'gateway "usbvm" { domains = { "u1" } }')
+        gateway.wait_log(r"domain 5 \(u1\): served")
+        wait_until(lambda: xen.exists(folder(9, 5) + "/devices"),
+                   "the guest is told of its devices")
+        assert not xen.exists(folder(9, 6))
+        xen.destroy(5)
+        wait_until(lambda: not xen.exists(folder(9, 5)), "it is removed")
+        assert gateway.stop() == 0
+
+
 def test_a_driver_domain_that_came_back_finds_nothing_of_the_one_before(bench):
     with FakeXen() as xen:
         xen.add_domain(5, "u1")
