@@ -13,6 +13,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "gateway/hold_note.h"
 #include "gateway/wants.h"
 #include "gateway/xen.h"
 #include "vchan-transport/admin.h"
@@ -47,6 +48,7 @@ struct admin {
 	struct loop *loop;
 	struct xen *xen;
 	struct wants *wants;
+	char runtime_dir[80]; /* its own: configurations go */
 	int sock;
 	struct loop_watch *watch;
 	struct sockaddr_un at;
@@ -168,13 +170,29 @@ static void hear(struct asker *a, int r)
 		       "cannot tell %s: %s", a->guest.name, strerror(-r));
 }
 
+/* Of a domain that went elsewhere, and is not to be held if it comes back. */
+static bool forgets_hold(struct asker *a)
+{
+	const struct admin_request *q = &a->request;
+	const char *dir = a->admin->runtime_dir;
+
+	if (q->verb != ADMIN_RESUME || strchr(q->domain, '/') ||
+	    hold_note_read(dir, q->domain) == 0)
+		return false;
+	hold_note_remove(dir, q->domain);
+	answer(a, EXIT_OK, "%s is not here, and is not held any more",
+	       q->domain);
+	return true;
+}
+
 static void carry_out(struct asker *a)
 {
 	const struct admin_request *q = &a->request;
 	struct xen *xen = a->admin->xen;
 
 	if (xen_find_guest(xen, q->domain, &a->guest) < 0) {
-		answer_unknown(a);
+		if (!forgets_hold(a))
+			answer_unknown(a);
 		return;
 	}
 	switch ((enum admin_verb)q->verb) {
@@ -334,6 +352,8 @@ int admin_open(struct loop *loop, const char *runtime_dir, struct xen *xen,
 				 .wants = wants,
 				 .sock = -1,
 				 .at.sun_family = AF_UNIX };
+	(void)snprintf(admin->runtime_dir, sizeof(admin->runtime_dir), "%s",
+		       runtime_dir);
 	for (size_t i = 0; i < MAX_ASKERS; i++)
 		admin->askers[i].admin = admin;
 	n = snprintf(admin->at.sun_path, sizeof(admin->at.sun_path),

@@ -224,6 +224,17 @@ def test_a_quiesced_guest_has_nothing_and_gets_nothing_until_it_resumes(bench):
                   *bed.attach("zero1"))
 
 
+def test_a_domain_that_went_elsewhere_is_held_no_more(bench):
+    with new_bed(bench) as bed, GuestAgent(bed):
+        bed.works("", "quiesce", "guest5")
+        bed.xen.destroy(GUEST)
+        bed.gateway.wait_log("gone")
+
+        bed.works("is not here, and is not held any more", "resume", bed.uuid)
+        bed.fails(EXIT_CANNOT_REACH, "no domain", "resume", bed.uuid)
+        bed.fails(EXIT_CANNOT_REACH, "no domain", "resume", "../x")
+
+
 def test_a_gateway_that_is_not_there_cannot_be_asked(bench):
     result = subprocess.run(
         [XUSBIP, "quiesce", "guest5"], timeout=LIMIT_S, capture_output=True,

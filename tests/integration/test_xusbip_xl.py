@@ -18,9 +18,12 @@ case "${{0##*/}} $1" in
 	number=5 name=u1
 	grep -q "^xl restore" $calls && number=6 name=u2
 	case ${{2:-$name}} in
-	u1 | u2 | 5) echo "Name ID Mem"; echo "$name $number 512" ;;
+	u1 | u2 | 5)
+		grep -q "^xl migrate.*away" $calls && exit 1
+		echo "Name ID Mem"; echo "$name $number 512" ;;
 	*) exit 1 ;;
 	esac ;;
+"xl vm-list") echo "UUID ID name"; echo "uuid-of-u1 5 u1" ;;
 "xl "*) exit $XL_STATUS ;;
 "xusbip quiesce") exit $QUIESCE_STATUS ;;
 esac
@@ -40,7 +43,7 @@ def called(bench, *args, xl_status=0, quiesce_status=0):
     with open(calls, encoding="utf-8") as file:
         lines = file.read().splitlines()
     return result.returncode, [line for line in lines
-                               if not line.startswith("xl list")]
+                               if not line.startswith(("xl list", "xl vm-list"))]
 
 
 def test_a_domain_is_quiesced_before_it_is_saved_and_resumed_after(bench):
@@ -58,6 +61,14 @@ def test_a_domain_that_could_not_be_saved_is_resumed(bench):
     assert status == 3
     assert calls == ["xusbip quiesce u1", "xl migrate -s ssh -p 2 u1 host",
                      "xusbip resume u1"]
+
+
+def test_a_domain_that_went_away_is_not_held_if_it_comes_back(bench):
+    status, calls = called(bench, "migrate", "u1", "away")
+
+    assert status == 0
+    assert calls == ["xusbip quiesce u1", "xl migrate u1 away",
+                     "xusbip resume uuid-of-u1"]
 
 
 def test_a_domain_that_cannot_be_quiesced_is_not_saved(bench):
