@@ -188,9 +188,9 @@ static void test_an_agent_that_does_not_answer_loses_its_devices(void **state)
 
 	(void)state;
 	g = reach(GUEST_HOLDING);
-	fake_loop_run(GUEST_HOLDING_MS - 2 * GUEST_LOOK_MS);
+	fake_loop_run(GUEST_HOLDING_MS - 2ull * GUEST_LOOK_MS);
 	assert_true(our_word_has(OURS "/3", "open"));
-	fake_loop_run(2 * GUEST_LOOK_MS);
+	fake_loop_run(2ull * GUEST_LOOK_MS);
 	end_session(3);
 	fake_loop_run(GUEST_LOOK_MS);
 	assert_true(our_word_has(OURS "/3", "closed 7"));
