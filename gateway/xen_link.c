@@ -368,6 +368,8 @@ static void begin(struct xen_link *l, enum xen_link_heir heir, uint64_t epoch,
 		l->epoch = ours->epoch;
 		l->state = XEN_LINK_CLOSED;
 		set_reason(l, (enum exit_status)ours->status, ours->why);
+		/* A session behind it may have left its rings. */
+		say(l);
 	} else {
 		/* Half a grant, or nothing: it was never said to be open. */
 		say(l);
