@@ -217,7 +217,8 @@ fuzz:	## fuzz each target for FUZZ_SECONDS
 fuzz-bins: $(fuzz_bins)
 
 check-model:	## the Promela models, with spin
-	$(Q)tests/run-model $(models)
+	$(Q)rc=0; tests/run-model $(models) || rc=1; \
+		tests/model/mutants || rc=1; exit $$rc
 
 demo: all	## a guest takes a virtual disk of this machine, step by step
 	$(Q)tests/demo

@@ -14,12 +14,15 @@
  *    is mapped;
  *  - it always comes to rest, and then (checker) both ends are in the same
  *    epoch or hold nothing, and nothing of a dead guest is left.
+ *
+ * PAN: -w24
+ * CLAIMS: -a
  */
 #define EPOCHS 3
-#define CHAOS 3
+#define CHAOS 2
 #define GUESTS 2
 #define IS_GUARDED true
-#define TAKES_UP true
+#define KILLS_LEFTOVERS true
 #define CAN_ASK true
 #define NEW_EPOCH() epochs++; w_epoch = epochs
 #define CHECK_UP() assert(p_mapped == w_epoch || p == P_GONE)

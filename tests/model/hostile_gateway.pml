@@ -9,6 +9,8 @@
  *    that was mapped;
  *  - an ask is settled, and so is what is to be mapped; what is to be let go is
  *    let go.
+ *
+ * GCC: -DNFAIR=3
  */
 #define IS_GUARDED true
 #define CAN_ASK true
