@@ -17,6 +17,8 @@ from xen_gateway_bed import (CONFIG, EXIT_CANNOT_REACH, EXIT_FAILED, XUSBIP,
                              bed)
 from xenstored import FakeXen
 
+IS_INTRODUCED = 17  # of xenstored's requests
+
 
 # A life.
 
@@ -254,6 +256,8 @@ def test_a_number_that_is_used_again_is_another_domain(bench):
             b.xen.destroy(5)
             # The dead one's pages go with the sessions that granted them.
             wait_until(lambda: 5 not in b.xen.counts(), "it is no zombie")
+            wait_until(lambda: b.xen.store(0).ask(IS_INTRODUCED, "5\0") ==
+                       b"F\0", "xenstored has let it go")
             b.xen.add_domain(5, "u5")
             if is_killed:
                 b.gateway.start()
