@@ -15,26 +15,39 @@
 #define MAX_SITUATIONS 4096
 #define KEY_BYTES      96
 
-#define EVENTS(X)                                                     \
-	X(ASK)                                                        \
-	X(UP)                                                         \
-	X(UP_OTHER)                                                   \
-	X(GARBAGE)                                                    \
-	X(LEAVE)                                                      \
-	X(FOLDER_GONE)                                                \
-	X(FOLDER_BACK) X(GRANTED) X(ENDED) X(REVOKE) X(DEAD) X(LIMIT) \
-		X(RESTART) X(RESTART_ALONE)
-
 enum event {
-#define EVENT(name) name,
-	EVENTS(EVENT) NUM_EVENTS
-#undef EVENT
+	ASK,
+	UP,
+	UP_OTHER,
+	GARBAGE,
+	LEAVE,
+	FOLDER_GONE,
+	FOLDER_BACK,
+	GRANTED,
+	ENDED,
+	REVOKE,
+	DEAD,
+	LIMIT,
+	RESTART,
+	RESTART_ALONE,
+	NUM_EVENTS,
 };
 
 static const char *const event_names[] = {
-#define EVENT(name) [name] = #name,
-	EVENTS(EVENT)
-#undef EVENT
+	[ASK] = "ASK",
+	[UP] = "UP",
+	[UP_OTHER] = "UP_OTHER",
+	[GARBAGE] = "GARBAGE",
+	[LEAVE] = "LEAVE",
+	[FOLDER_GONE] = "FOLDER_GONE",
+	[FOLDER_BACK] = "FOLDER_BACK",
+	[GRANTED] = "GRANTED",
+	[ENDED] = "ENDED",
+	[REVOKE] = "REVOKE",
+	[DEAD] = "DEAD",
+	[LIMIT] = "LIMIT",
+	[RESTART] = "RESTART",
+	[RESTART_ALONE] = "RESTART_ALONE",
 };
 
 /* The one link, its session, and what has happened to them. */
