@@ -223,8 +223,10 @@ check-model:	## the Promela models, with spin
 demo: all	## a guest takes a virtual disk of this machine, step by step
 	$(Q)tests/demo
 
-bench: tests	## instructions per operation, side by side with the kernel's own
+bench: tests	## instructions per operation, beside the kernel's own; on Xen too
+	$(Q)tests/xen/xen-image
 	$(Q)tests/bench/run
+	$(Q)tests/bench/run-xen
 
 # ---- lint -------------------------------------------------------------------
 

@@ -286,6 +286,10 @@ done''', timeout=limit + 10)
     def restore(self, path, limit=120):
         """Makes it go on from such a file, with what ran in it."""
         self.xen.check(f'xl restore {shlex.quote(path)}', limit)
+        self.reopen()
+
+    def reopen(self):
+        """Finds it again after somebody has restored it."""
         pids, answers = self._pids, self._answers
         self.open()
         self._pids, self._answers = pids, answers
@@ -397,6 +401,9 @@ class Xen(Guest):
             'name': name, 'type': kind, 'memory': memory, 'vcpus': 1,
             'kernel': '/run/domu/vmlinux', 'ramdisk': '/run/domu/domu.cpio',
             'extra': DOMU_WORDS, 'on_poweroff': 'destroy',
+            # As by itself on every CPU whose TSC is constant; QEMU does not
+            # say that its is, and each look at the clock would enter Xen.
+            'tsc_mode': 'native',
             'on_reboot': 'restart', 'on_crash': 'destroy',
         }
         if kind == 'pvh':
