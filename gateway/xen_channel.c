@@ -23,6 +23,8 @@
 #define MIN_RING_BYTES 4096u
 /* For a timer that is not set: a time that does not come. */
 #define NEVER_MS (1ull << 40)
+/* Why it has ended only its own manager would know. */
+#define ORPHAN_WORDS "the session has ended, and its manager before it"
 
 struct xen_channel {
 	const struct xen_channel_host *host;
@@ -116,7 +118,7 @@ static void on_pid_ended(void *arg, short revents)
 	log_info("session %d (%s channel %u), which outlived its manager: "
 		 "ended",
 		 (int)c->note.pid, c->host->who, c->number);
-	finish(arg, EXIT_OK, "it has ended");
+	finish(arg, EXIT_CANNOT_REACH, ORPHAN_WORDS);
 }
 
 static void send_signal(const struct xen_channel *c, int signo)
@@ -329,7 +331,7 @@ void xen_channel_poll(struct xen_channel *channel)
 	if (channel->is_held &&
 	    channel_lock_find(host->runtime_dir, host->guest, channel->number,
 			      &note) == 0)
-		finish(channel, EXIT_OK, "it has ended");
+		finish(channel, EXIT_CANNOT_REACH, ORPHAN_WORDS);
 }
 
 enum xen_link_state xen_channel_state(const struct xen_channel *channel)

@@ -105,7 +105,8 @@ def test_a_session_that_does_not_end_is_killed(bench):
         since = time.monotonic()
         guest.let_go(0, client)
         wait_until(lambda: not is_alive(pid), "the session has ended")
-        assert 2.5 < time.monotonic() - since < 5
+        took = time.monotonic() - since
+        assert 2.5 < took < 10, took
         b.wait_clean()
 
 
@@ -161,7 +162,6 @@ def test_manager_and_session_killed_the_guest_is_told_at_the_next_start(bench):
         epoch, client = guest.open(0)
         b.gateway.kill()
         os.kill(b.gateway.sessions()[0], signal.SIGKILL)
-        wait_until(lambda: not b.gateway.sessions(), "the session has ended")
         b.gateway.start()
         status, _ = guest.wait_closed(0, epoch)
         assert status == EXIT_CANNOT_REACH
