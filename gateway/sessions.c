@@ -121,12 +121,13 @@ static int answer_open(struct session *s, const char *busid)
 		  s->peer.name, busid);
 	s->refusal[0] = '\0';
 	(void)snprintf(s->busid, sizeof(s->busid), "%s", busid);
+	/* First, so that a manager after this one knows what it has. */
+	if (s->events)
+		s->events->took(s->owner, s->pid, s->busid);
 	r = ipc_answer(s->sock, &answer, device_fd, lock_fd);
 	if (device_fd >= 0)
 		(void)close(device_fd);
 	(void)close(lock_fd);
-	if (r == 0 && s->events)
-		s->events->took(s->owner, s->pid, s->busid);
 	return r;
 }
 
