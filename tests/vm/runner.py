@@ -61,6 +61,8 @@ def run_files(folder, limit_s):
 
 def main(folder, image, limit_s=FILE_LIMIT_S):
     """Builds the image, runs the tests of a folder, and exits."""
+    # So that what runs is ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit('ended by SIGTERM'))
     try:
         subprocess.run([os.path.join(folder, image)], check=True)
         sys.exit(run_files(folder, limit_s))
