@@ -10,6 +10,7 @@ import struct
 
 import bed
 import helpers
+from events import EV_ABS, EV_KEY, Events, check_points
 from guest import Guest
 
 STICK = '46f4:0001'
@@ -26,15 +27,12 @@ CONFIG = '\n'.join(
 STICK_BYTES = 16 << 20
 NUM_KEYS = 40
 KEYS_AT_ONCE = 5
-NUM_POINTS = 20
 SERIAL_BYTES = 8192
 SOUND_DRIVERS = ['snd-usb-audio'] * 2
 RAMP_FRAMES = 48000
 ALSA_FRAMES = 65536
 FRAME_BYTES = 4
 WAV_HEADER_BYTES = 44
-INPUT_EVENT = struct.Struct('llHHi')
-EV_KEY, EV_ABS = 1, 3
 KEY_A = 30
 
 
@@ -216,36 +214,6 @@ def a_stick_unplugged_in_the_middle_of_io_ends_everything(guest):
 
 # Input
 
-class Events:
-    """Records what an attached input device reports."""
-
-    def __init__(self, guest, busid, name):
-        pattern = f'/sys/bus/usb/devices/{busid}:1.0/*/input/input*/event*'
-        helpers.wait_until(guest, f'ls -d {pattern}')
-        node = guest.check(f'basename {pattern}').strip()
-        self._path = os.path.join(guest.share, name)
-        self._reader = guest.spawn(
-            f"sh -c 'exec cat /dev/input/{node} > /share/{name}'")
-        helpers.wait_until(
-            guest, f'readlink /proc/{self._reader.pid}/fd/* | grep {node}')
-
-    def read(self, kind):
-        """[(code, value)] so far, without the kernel's own repeats."""
-        with open(self._path, 'rb') as f:
-            data = f.read()
-        data = data[:len(data) // INPUT_EVENT.size * INPUT_EVENT.size]
-        return [(code, value) for _, _, what, code, value
-                in INPUT_EVENT.iter_unpack(data)
-                if what == kind and not (kind == EV_KEY and value == 2)]
-
-    def wait(self, kind, count):
-        helpers.wait_for(f'{count} events, of which came {self.read(kind)}',
-                         lambda: len(self.read(kind)) >= count)
-
-    def stop(self):
-        self._reader.stop()
-
-
 def check_keys(guest, events):
     """As many keys as a device holds that is not asked for a while."""
     expected = []
@@ -254,17 +222,6 @@ def check_keys(guest, events):
         expected += [(KEY_A, 1), (KEY_A, 0)] * KEYS_AT_ONCE
         events.wait(EV_KEY, len(expected))
     assert events.read(EV_KEY) == expected
-
-
-def check_points(guest, events):
-    """One point after the other: the device reports its last one only."""
-    expected = []
-    for number in range(NUM_POINTS):
-        x, y = 1000 + 1500 * number, 32000 - 1500 * number
-        guest.point(x, y)
-        expected += [(0, x), (1, y)]
-        events.wait(EV_ABS, len(expected))
-    assert events.read(EV_ABS) == expected
 
 
 def listed(guest):
