@@ -4,9 +4,16 @@
  * there, and what is judged (`approved`) is written on as it is, many commands
  * in one piece.  Long data behind a judged header decides nothing, so it is
  * received straight into the channel's memory where the channel has some.
+ *
+ * vhci_hcd sends its URBs and then its unlinks, again and again; a URB that is
+ * submitted and taken back between the two is unlinked before it is submitted.
+ * Such an unlink is held back until its URB has passed: a gateway could but
+ * answer that it knows no such URB, and vhci_hcd would end the connection at the
+ * answer to it that comes later.
  */
 #include "frontend/link_private.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -43,6 +50,58 @@ static bool note_command(struct link *l, const struct usbip_iso_packet *packets)
 	return false;
 }
 
+/* ---- unlinks that are ahead ---- */
+
+/* All have their numbers from one counter, submits leave in its order. */
+static bool is_early(const struct command_pump *p)
+{
+	const struct usbip_header *h = &p->header;
+
+	return h->command == USBIP_CMD_UNLINK &&
+	       (int32_t)(h->unlink_seqnum - p->newest) > 0 &&
+	       (int32_t)(h->seqnum - h->unlink_seqnum) > 0 &&
+	       p->num_early < LINK_MAX_EARLY;
+}
+
+/* Takes the header that stands at `approved` out of the bytes. */
+static void hold_back(struct command_pump *p)
+{
+	struct early_unlink *early = &p->early[p->num_early++];
+	uint8_t *at = p->bytes + p->approved;
+
+	early->target = p->header.unlink_seqnum;
+	memcpy(early->bytes, at, USBIP_HEADER_BYTES);
+	p->used -= USBIP_HEADER_BYTES;
+	memmove(at, at + USBIP_HEADER_BYTES, p->used - p->approved);
+}
+
+/* Puts what waited for this CMD_SUBMIT behind it, to be judged next. */
+static void let_follow(struct command_pump *p)
+{
+	uint8_t *at = p->bytes + p->approved;
+	size_t i = 0;
+
+	p->newest = p->header.seqnum;
+	while (i < p->num_early && p->early[i].target != p->newest)
+		i++;
+	if (i == p->num_early)
+		return;
+	assert(p->used + USBIP_HEADER_BYTES <= sizeof(p->bytes));
+	memmove(at + USBIP_HEADER_BYTES, at, p->used - p->approved);
+	memcpy(at, p->early[i].bytes, USBIP_HEADER_BYTES);
+	p->used += USBIP_HEADER_BYTES;
+	p->early[i] = p->early[--p->num_early];
+}
+
+static void end_command(struct command_pump *p)
+{
+	p->stage = PUMP_HEADER;
+	if (p->header.command == USBIP_CMD_SUBMIT)
+		let_follow(p);
+}
+
+/* ---- one command after the other ---- */
+
 static bool judge_header(struct link *l)
 {
 	struct command_pump *p = &l->commands;
@@ -56,6 +115,10 @@ static bool judge_header(struct link *l)
 	if (verdict != URB_OK) {
 		link_refuse(l, LINK_BAD_COMMAND, verdict);
 		return false;
+	}
+	if (is_early(p)) {
+		hold_back(p);
+		return true;
 	}
 	p->approved += USBIP_HEADER_BYTES;
 	p->data_left = urb_command_payload(&p->header);
@@ -73,7 +136,10 @@ static bool judge_data(struct link *l)
 	p->data_left -= n;
 	if (p->data_left > 0)
 		return false;
-	p->stage = has_packets(&p->header) ? PUMP_PACKETS : PUMP_HEADER;
+	if (has_packets(&p->header))
+		p->stage = PUMP_PACKETS;
+	else
+		end_command(p);
 	return true;
 }
 
@@ -95,7 +161,7 @@ static bool judge_packets(struct link *l)
 	if (!note_command(l, l->packets))
 		return false;
 	p->approved += bytes;
-	p->stage = PUMP_HEADER;
+	end_command(p);
 	return true;
 }
 
@@ -150,8 +216,7 @@ void link_write_commands(struct link *l)
 /* Moves what is not written yet to the front, so that reading can go on. */
 static void make_room(struct command_pump *p)
 {
-	if (p->written == 0 ||
-	    LINK_COMMAND_BYTES - p->used > LINK_COMMAND_BYTES / 4)
+	if (p->written == 0 || p->used < LINK_COMMAND_BYTES / 4 * 3)
 		return;
 	memmove(p->bytes, p->bytes + p->written, p->used - p->written);
 	p->approved -= p->written;
@@ -221,6 +286,8 @@ static bool receive_in_place(struct link *l)
 	channel_commit(l->channel, (size_t)n);
 	p->data_left -= (size_t)n;
 	judge_commands(l);
+	if (p->used > 0)
+		link_write_commands(l);
 	return true;
 }
 

@@ -18,6 +18,9 @@ _Static_assert(LINK_PACKET_BYTES <= CHANNEL_PEEK_BYTES,
 
 /* Holds a command's packets, and many commands without much data. */
 #define LINK_COMMAND_BYTES (2 * LINK_PACKET_BYTES)
+/* Unlinks that are ahead of what they name; further ones go as they came. */
+#define LINK_MAX_EARLY   16
+#define LINK_EARLY_BYTES ((size_t)LINK_MAX_EARLY * USBIP_HEADER_BYTES)
 
 enum link_end {
 	LINK_RUNNING,
@@ -38,6 +41,12 @@ enum pump_stage {
 	PUMP_PACKETS,
 };
 
+/* A CMD_UNLINK that waits for its CMD_SUBMIT. */
+struct early_unlink {
+	uint32_t target;
+	uint8_t bytes[USBIP_HEADER_BYTES];
+};
+
 /* vhci -> gateway */
 struct command_pump {
 	enum pump_stage stage;
@@ -49,7 +58,11 @@ struct command_pump {
 	bool may_read;   /* vhci may have more */
 	bool is_ending;  /* vhci has said its last: read up to the end */
 	bool is_blocked; /* the channel has no room */
-	uint8_t bytes[LINK_COMMAND_BYTES];
+	uint32_t newest; /* the last CMD_SUBMIT's number */
+	size_t num_early;
+	struct early_unlink early[LINK_MAX_EARLY];
+	/* What is held back goes into the part that no reading fills. */
+	uint8_t bytes[LINK_COMMAND_BYTES + LINK_EARLY_BYTES];
 };
 
 /* gateway -> vhci */
