@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs files of guest tests, each a program of its own (see bed.py) that has a
-limit, and sums them up."""
+limit, and sums them up. A guest keeps one CPU of this machine busy, so as many
+files run at a time as it has CPUs, or as the environment's TEST_JOBS says; what
+one of several says is shown when it has ended."""
 
+import concurrent.futures
 import glob
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 FILE_LIMIT_S = 900
 SUMMARY = re.compile(r'^(\d+) passed, (\d+) failed, (\d+) skipped$')
@@ -23,37 +28,70 @@ def end(process):
         process.wait()
 
 
-def run_file(path, limit_s):
+class File:
+    """A file of tests that runs."""
+
+    running = set()
+    lock = threading.Lock()
+
+    def __init__(self, path, limit_s):
+        self.name = os.path.basename(path).removesuffix('.py')
+        self.process = subprocess.Popen(
+            ['timeout', '-k', '10', str(limit_s), sys.executable, path],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+            errors='replace')
+        self.counts = None
+
+    def line(self, line):
+        found = SUMMARY.match(line)
+        if not found:
+            return line
+        self.counts = tuple(int(count) for count in found.groups())
+        return '# ' + line
+
+    def verdict(self, status):
+        """(passed, failed, skipped)"""
+        if self.counts is not None and (not status or self.counts[1]):
+            return self.counts
+        print(f'not ok - {self.name} ended with status {status} before its '
+              'summary', flush=True)
+        passed, failed, skipped = self.counts or (0, 0, 0)
+        return passed, failed + 1, skipped
+
+
+def run_file(path, limit_s, show_at_once):
     """(passed, failed, skipped) of one file, whose output passes through."""
-    name = os.path.basename(path).removesuffix('.py')
-    print(f'# {name}', flush=True)
-    process = subprocess.Popen(
-        ['timeout', '-k', '10', str(limit_s), sys.executable, path],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
-        errors='replace')
-    counts = None
-    try:
-        for line in process.stdout:
-            found = SUMMARY.match(line)
-            if found:
-                counts = tuple(int(count) for count in found.groups())
-                line = '# ' + line
-            print(line, end='', flush=True)
-        status = process.wait()
-    except BaseException:
-        end(process)
-        raise
-    if counts is None or (status and not counts[1]):
-        print(f'not ok - {name} ended with status {status} before its summary')
-        counts = counts or (0, 0, 0)
-        counts = (counts[0], counts[1] + 1, counts[2])
-    return counts
+    began = time.monotonic()
+    file = File(path, limit_s)
+    with File.lock:
+        File.running.add(file)
+    said = []
+    for line in file.process.stdout:
+        said.append(file.line(line))
+        if show_at_once:
+            print(said.pop(), end='', flush=True)
+    status = file.process.wait()
+    with File.lock:
+        File.running.discard(file)
+        print(''.join(said), end='')
+        print(f'# {file.name}: {time.monotonic() - began:.0f} s', flush=True)
+        return file.verdict(status)
 
 
 def run_files(folder, limit_s):
     """The exit status, after the files of the command line or all there."""
     files = sys.argv[1:] or sorted(glob.glob(os.path.join(folder, 'test_*.py')))
-    counts = [run_file(path, limit_s) for path in files]
+    jobs = int(os.environ.get('TEST_JOBS') or len(os.sched_getaffinity(0)))
+    jobs = min(jobs, len(files))
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        try:
+            counts = list(pool.map(
+                lambda path: run_file(path, limit_s, jobs == 1), files))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for file in list(File.running):
+                end(file.process)
+            raise
     passed, failed, skipped = map(sum, zip(*counts))
     print(f'{passed} passed, {failed} failed, {skipped} skipped')
     return 1 if failed or not passed else 0
