@@ -442,6 +442,18 @@ void guest_poll(struct guest *guest)
 
 /* ---- who it is ---- */
 
+/* Gone and there again between two looks: nothing of ours is in it. */
+static bool was_folder_replaced(const struct guest *g)
+{
+	char path[HANDSHAKE_PATH_BYTES];
+	char text[16];
+
+	if (!guest_is_served(g, NULL) || g->is_devices_unsaid)
+		return false;
+	handshake_name_path(path, g->env->gateway, g->id.domid, "devices");
+	return store_read(g->env->store, path, text, sizeof(text)) == -ENOENT;
+}
+
 void guest_check(struct guest *guest)
 {
 	struct xen_guest id = guest->id;
@@ -455,7 +467,8 @@ void guest_check(struct guest *guest)
 		guest->id = id;
 		set_names(guest);
 		feed(guest, GUEST_ON_OFFERED);
-	} else if (strcasecmp(id.uuid, guest->id.uuid) != 0) {
+	} else if (strcasecmp(id.uuid, guest->id.uuid) != 0 ||
+		   was_folder_replaced(guest)) {
 		feed(guest, GUEST_ON_CHANGED);
 	} else if (strcmp(id.name, guest->id.name) != 0 &&
 		   guest_is_served(guest, NULL)) {

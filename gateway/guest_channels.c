@@ -42,7 +42,8 @@ static void ensure_channels(struct guest_channels *g, unsigned owner,
 
 	handshake_pair_path(path, owner, peer);
 	n = store_list(g->host.store, path, names, MAX_NAMES);
-	if (n < 0 && n != -ENOENT && n != -ECONNRESET)
+	/* EACCES: it is the guest's folder and the guest's will. */
+	if (n < 0 && n != -ENOENT && n != -EACCES && n != -ECONNRESET)
 		log_warn("%s: %s cannot be listed: %s", g->host.who, path,
 			 strerror(-n));
 	for (int i = 0; i < n; i++)
