@@ -5,6 +5,7 @@
  *
  *     send TEXT    puts TEXT into the ring
  *     state        says "state IS_OPEN EVENTS", the events counted so far
+ *     scribble N   writes noise of this seed all over the shared pages
  *     sandbox      enters the sandbox that a session runs in
  *     close        closes its end, and stays
  *
@@ -21,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <xenevtchn.h>
 
 #include "vchan-transport/sandbox.h"
 
@@ -74,6 +76,24 @@ static void on_event(struct end *end)
 	report_state(end);
 }
 
+static void fill_with_noise(void *to, size_t bytes)
+{
+	for (size_t i = 0; i < bytes; i++)
+		((unsigned char *)to)[i] = (unsigned char)(rand() >> 7);
+}
+
+/* Indices and bytes alike; the flags that say who lives stay as they are. */
+static void scribble(const struct libxenvchan *vchan, unsigned seed)
+{
+	srand(seed);
+	fill_with_noise(vchan->write.buffer, 1ul << vchan->write.order);
+	fill_with_noise(vchan->read.buffer, 1ul << vchan->read.order);
+	fill_with_noise(vchan->write.shr, sizeof(*vchan->write.shr));
+	fill_with_noise(vchan->read.shr, sizeof(*vchan->read.shr));
+	vchan->ring->cli_notify = VCHAN_NOTIFY_READ | VCHAN_NOTIFY_WRITE;
+	(void)xenevtchn_notify(vchan->event, vchan->event_port);
+}
+
 static void on_command(struct end *end, char *line)
 {
 	char *text = line;
@@ -90,6 +110,9 @@ static void on_command(struct end *end, char *line)
 		int n = libxenvchan_send(end->vchan, text, strlen(text));
 
 		printf("sent %d\n", n);
+	} else if (strcmp(verb, "scribble") == 0 && text) {
+		scribble(end->vchan, (unsigned)strtoul(text, NULL, 10));
+		printf("scribbled\n");
 	} else if (strcmp(verb, "sandbox") == 0) {
 		printf("sandbox %d\n", sandbox_enter(SANDBOX_SESSION));
 	} else {

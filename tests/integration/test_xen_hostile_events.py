@@ -1,0 +1,241 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Hostile sides in xenstore, in time: who writes without end, events that say
+nothing, none that say something, and folders that go at any moment. The real
+gateway and xusbip on the real xenstored, over a pretended Xen."""
+
+import contextlib
+import itertools
+import multiprocessing
+import os
+import re
+import subprocess
+import time
+
+from fake_xen_guest import FakeXenGuest
+from harness import run, wait_until
+from xen_gateway_bed import XUSBIP, GuestAgent, bed
+from xen_hostile_bed import (DRIVER, EPOCH, GUEST, assert_lists, driver_bed,
+                             folder, lists, log_lines, make_pair)
+from xenstored import DIRECTORY, HEADER, WRITE, Store
+
+IS_SANITIZED = "san" in os.environ.get("XUSBIP_BUILD", "")
+
+
+def rss_kib(pid):
+    with open(f"/proc/{pid}/status", encoding="ascii") as status:
+        return int(re.search(r"VmRSS:\s+(\d+)", status.read())[1])
+
+
+def cpu_s(pid):
+    with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
+        fields = stat.read().rsplit(")", 1)[1].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+# Writing without end.
+
+FLOOD = [f"{EPOCH} up", "garbage", f"{EPOCH} ask 0", "x" * 200, ""]
+PIPELINE = 16   # requests of one domain that wait: below its quota
+
+
+def flood(path, nodes, values, until, total):
+    """Writes as fast as xenstored takes it, in a process of its own."""
+    rounds = itertools.cycle([(n, v) for v in values for n in nodes])
+    with Store(path) as store:
+        while time.monotonic() < until:
+            messages = []
+            for node, value in itertools.islice(rounds, PIPELINE):
+                payload = f"{node}\0{value}".encode()
+                messages.append(HEADER.pack(WRITE, 1, 0, len(payload))
+                                + payload)
+            store.sock.sendall(b"".join(messages))
+            for _ in messages:
+                store.receive()
+            total.value += len(messages)
+
+
+@contextlib.contextmanager
+def flooding(xen, domid, nodes, seconds, values=tuple(FLOOD)):
+    """Yields the count of what was written."""
+    total = multiprocessing.Value("Q", 0, lock=False)
+    writer = multiprocessing.Process(target=flood, args=(
+        os.path.join(xen.dir, f"dom{domid}"), nodes, values,
+        time.monotonic() + seconds, total))
+    writer.start()
+    try:
+        yield total
+    finally:
+        writer.join()
+
+
+def test_another_guest_lists_and_attaches_while_one_writes_for_ten_s(bench):
+    with bed(bench, (5, 6)) as (b, guest, _):
+        pid = b.gateway.process.pid
+        nodes = [f"{guest.folder}/{name}" for name in (
+            *range(8), "hold", "want/0", "63", "mine", "")]
+        with GuestAgent(bench, b.xen, 6) as agent:
+            assert_lists(b.xen, 6)
+            rss, cpu, since = rss_kib(pid), cpu_s(pid), time.monotonic()
+            slowest = 0
+            with flooding(b.xen, 5, nodes, 10) as total:
+                while (began := time.monotonic()) - since < 8:
+                    assert_lists(b.xen, 6)
+                    with agent.client() as client:
+                        client.import_("zero0")
+                        assert client.get_descriptor(1).actual_length == 18
+                    wait_until(lambda: not b.has_note("zero0"), "it is free")
+                    slowest = max(slowest, time.monotonic() - began)
+            took = time.monotonic() - since
+            used, grown = (cpu_s(pid) - cpu) / took, rss_kib(pid) - rss
+        lines = len(log_lines(b.gateway))
+        print(f"# {total.value / took:.0f} writes/s, {used:.2f} of a CPU, "
+              f"{grown} KiB more, {lines} lines, slowest {slowest:.2f} s")
+        assert slowest < 5
+        assert lines < 500
+        assert used < (0.9 if IS_SANITIZED else 0.6)
+        assert IS_SANITIZED or grown < 1024
+        for name in nodes[:-1]:
+            guest.unsay(name.rsplit("/", 1)[1])
+        guest.unsay("want")
+        b.wait_clean(30)
+
+
+def test_a_guest_that_writes_without_end_is_looked_at_twenty_times_a_s(bench):
+    with driver_bed(bench, relay_of=DRIVER) as (xen, _, relay):
+        make_pair(xen)
+        guest = FakeXenGuest(xen, GUEST, DRIVER)
+        guest.wait(lambda: guest.word("devices"), "it is served")
+        nodes = [f"{guest.folder}/{name}" for name in ("0", "hold", "x")]
+        before = len(relay.requests)
+        with flooding(xen, GUEST, nodes, 3, (f"{EPOCH} up", "garbage")):
+            pass
+        looks = relay.requests[before:].count((DIRECTORY, guest.folder))
+        assert 20 < looks <= 65, looks
+
+
+def test_a_gateway_that_writes_without_end_is_listed_a_few_times_a_s(bench):
+    with bed(bench, (5, 6)) as (b, *_):
+        path = f"{folder(0, 6)}/devices"
+        watching = b.xen.start(6, [XUSBIP, "list", "-r", "xen:0", "--watch"],
+                               stdin=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+        b.gateway.wait_log(r"domain 6 .*: ended: done")
+        before = b.gateway.count(": started")
+        with flooding(b.xen, 0, [path], 3, ("1", "2", "../3")):
+            assert_lists(b.xen, 5)
+        lists_a_s = (b.gateway.count(": started") - before) / 3
+        print(f"# {lists_a_s:.1f} lists/s")
+        assert 1 <= lists_a_s <= 25
+        watching.terminate()
+        watching.wait()
+        b.wait_clean()
+
+
+def test_a_guest_that_opens_and_shuts_its_folder_fills_no_log(bench):
+    with driver_bed(bench) as (xen, gateway, _):
+        guest = FakeXenGuest(xen, GUEST, DRIVER)
+        guest.wait(lambda: guest.word("devices"), "it is served")
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            for right in (f"r{DRIVER}", f"n{DRIVER}"):
+                xen.chmod(guest.folder, f"n{GUEST}", right, as_domid=GUEST)
+                guest.say("hold", "")
+        xen.chmod(guest.folder, f"n{GUEST}", f"r{DRIVER}", as_domid=GUEST)
+        guest.wait_open(0, guest.ask(0))
+        assert len(log_lines(gateway)) < 15, log_lines(gateway)
+
+
+# Events that say nothing, and none that say something.
+
+def test_a_hundred_thousand_events_of_nothing_cost_twenty_looks_a_s(bench):
+    with driver_bed(bench, relay_of=DRIVER) as (xen, gateway, relay):
+        make_pair(xen)
+        guest = FakeXenGuest(xen, GUEST, DRIVER)
+        guest.wait(lambda: guest.word("devices"), "it is served")
+        epoch, _ = guest.open(0)
+        root = os.path.dirname(folder(DRIVER, GUEST))
+        before, since = len(relay.requests), time.monotonic()
+        events = (("@releaseDomain", "xen:release"), (root, "xen:folder"),
+                  (guest.folder, f"xen:{GUEST}"), ("nothing", "xen:77"),
+                  ("nothing", "xen:-1"), ("nothing", ""), ("", "x" * 900))
+        for _ in range(20):
+            for path, token in events:
+                relay.tell(path, token, 1000)
+        second, _ = guest.open(1)
+        took = time.monotonic() - since
+        done = relay.requests[before:]
+        for path in (root, guest.folder):
+            assert done.count((DIRECTORY, path)) <= 21 * took + 2, took
+        assert guest.word(0) == f"{epoch} open"
+        assert guest.word(1) == f"{second} open"
+        assert not re.search("gone|Sanitizer", gateway.log())
+
+
+def test_a_domain_whose_end_is_told_early_and_never_again_is_let_go(bench):
+    with bed(bench, (5, 6)) as (b, guest, other):
+        epoch, _ = guest.open(0)
+        kept, client = other.open(0)
+        released = b.xen.connect()
+        released.watch("@releaseDomain")
+        released.event()
+        b.xen.shutdown(5)
+        assert released.event()
+        released.close()
+        second, client2 = other.open(1)
+        other.let_go(1, client2)
+        assert guest.word(0) == f"{epoch} open" and second != kept
+        b.xen.drop_release_events()
+        since = time.monotonic()
+        b.xen.destroy(5)
+        wait_until(lambda: 5 not in b.xen.counts(), "it is no zombie", 30)
+        wait_until(lambda: not b.xen.exists(folder(0, 5)), "its folder is gone",
+                   30 - (time.monotonic() - since))
+        assert other.word(0) == f"{kept} open"
+        other.let_go(0, client)
+        b.wait_clean()
+
+
+# Folders that go at any moment.
+
+def remove_pair(xen):
+    for path in (folder(DRIVER, GUEST), folder(GUEST, DRIVER)):
+        xen.rm(path)
+
+
+def check_removals(bench, relay_of, step):
+    """Before each request in a list's life, in turn."""
+    with driver_bed(bench, relay_of=relay_of) as (xen, gateway, relay):
+        env = relay.env() if relay_of == GUEST else None
+        roots = [os.path.dirname(folder(*pair))
+                 for pair in ((DRIVER, GUEST), (GUEST, DRIVER))]
+        for root, owner in zip(roots, (DRIVER, GUEST)):
+            xen.make_node(root, "", f"n{owner}")
+        for number in itertools.count(1, step):
+            make_pair(xen)
+            wait_until(lambda: xen.exists(folder(DRIVER, GUEST) + "/devices"),
+                       "the guest is served")
+            relay.before(number, lambda: remove_pair(xen))
+            status, err = lists(xen, GUEST, DRIVER, env)
+            wait_until(lambda: not gateway.sessions(), f"{number}: it has ended")
+            if relay.forget():
+                break
+            for root in roots:
+                wait_until(lambda: not xen.ls(root), f"{number}: gone", 12)
+            wait_until(lambda: not xen.counts()[DRIVER]["granted"], "nothing")
+            assert status in (0, 1, 4, 5, 11), (number, status, err)
+        assert number > 15
+        print(f"# {number} requests")
+        assert status == 0, (number, status, err)
+
+
+def test_folders_that_go_before_any_request_of_the_guests_stay_gone(bench):
+    check_removals(bench, GUEST, 1)
+
+
+def test_folders_that_go_before_any_request_of_the_gateways_stay_gone(bench):
+    check_removals(bench, DRIVER, 1)
+
+
+run(globals())

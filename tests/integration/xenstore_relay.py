@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stands between a program and xenstored: counts its requests, does something
+of the test's before one of them, and tells it events that never happened.
+
+    with Relay(xen, 9) as relay:
+        gateway = bench.gateway(CONFIG, env=relay.env())
+        relay.before(3, lambda: xen.rm(folder))
+"""
+
+import contextlib
+import os
+import socket
+import threading
+
+from xenstored import HEADER, WATCH_EVENT
+
+
+def read_message(file):
+    """Header and payload; None at the end."""
+    head = file.read(HEADER.size)
+    if len(head) < HEADER.size:
+        return None
+    return head, file.read(HEADER.unpack(head)[3])
+
+
+class Relay:
+    def __init__(self, xen, domid):
+        self.xen = xen
+        self.domid = domid
+        self.path = os.path.join(xen.dir, f"relay{domid}")
+        self.requests = []    # (kind, first word)
+        self.clients = []     # (socket, lock of what is sent to it)
+        self.lock = threading.Lock()
+        self.left = 0         # requests until there is something to do
+        self.act = None
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(self.path)
+        self.listener.listen(64)
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for client, _ in self.clients:
+            with contextlib.suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
+
+    def env(self):
+        return {**self.xen.env(self.domid), "XENSTORED_PATH": self.path}
+
+    def before(self, number, act):
+        """Does it before the request with this number from now, from 1."""
+        with self.lock:
+            self.left, self.act = number, act
+
+    def forget(self):
+        """True if it was not done yet, and now never is."""
+        with self.lock:
+            is_left, self.act = self.act is not None, None
+        return is_left
+
+    def tell(self, path, token, times=1):
+        """Events that xenstored knows nothing of."""
+        payload = f"{path}\0{token}\0".encode()
+        message = HEADER.pack(WATCH_EVENT, 0, 0, len(payload)) + payload
+        for client, lock in list(self.clients):
+            with lock, contextlib.suppress(OSError):
+                client.sendall(message * times)
+
+    def accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client = self.listener.accept()[0]
+                server = socket.socket(socket.AF_UNIX)
+                server.connect(os.path.join(self.xen.dir,
+                                            f"dom{self.domid}"))
+                lock = threading.Lock()
+                self.clients.append((client, lock))
+                for target, args in ((self.pass_requests, (client, server)),
+                                     (self.pass_answers,
+                                      (client, server, lock))):
+                    threading.Thread(target=target, args=args,
+                                     daemon=True).start()
+
+    def note(self, head, payload):
+        kind = HEADER.unpack(head)[0]
+        word = payload.split(b"\0")[0].decode(errors="replace")
+        with self.lock:
+            self.requests.append((kind, word))
+            self.left -= 1
+            if self.left == 0 and self.act:
+                self.act()
+                self.act = None
+
+    def pass_requests(self, client, server):
+        with (contextlib.suppress(OSError), server,
+              client.makefile("rb") as file):
+            while message := read_message(file):
+                self.note(*message)
+                server.sendall(b"".join(message))
+            server.shutdown(socket.SHUT_RDWR)
+
+    def pass_answers(self, client, server, lock):
+        with (contextlib.suppress(OSError), client,
+              server.makefile("rb") as file):
+            while message := read_message(file):
+                with lock:
+                    client.sendall(b"".join(message))
+            client.shutdown(socket.SHUT_RDWR)
