@@ -347,6 +347,17 @@ static void clean_domain(struct pairs *p, const struct domain *d)
 	}
 }
 
+/* Another domain's goes with the domain. */
+static void remove_own_folder_if_empty(struct pairs *p)
+{
+	char path[HANDSHAKE_PATH_BYTES];
+
+	(void)snprintf(path, sizeof(path), "/local/domain/%u/data/xusbip",
+		       p->own);
+	if (store_list(p->store, path, p->names, MAX_NAMES) == 0)
+		(void)store_remove(p->store, path);
+}
+
 typedef int pair_fn(struct pairs *p, const struct domain *g,
 		    const struct domain *f);
 
@@ -395,6 +406,7 @@ static void look(struct pairs *p)
 	for (size_t i = 0; i < p->num_domains; i++)
 		clean_domain(p, &p->domains[i]);
 	for_each_pair(p, keep_pair);
+	remove_own_folder_if_empty(p);
 }
 
 static void on_time(void *arg)
@@ -459,6 +471,7 @@ static int remove_unused(struct pairs *p, const struct domain *g,
 void pairs_remove_unused(struct pairs *pairs)
 {
 	for_each_pair(pairs, remove_unused);
+	remove_own_folder_if_empty(pairs);
 }
 
 static int start(struct pairs *p)

@@ -136,6 +136,8 @@ def test_a_dead_guests_folder_goes_and_nothing_comes_back(bench):
         xen.write(folder(5, 0) + "/0", "garbage", as_domid=5)
         xen.destroy(5)
         wait_until(lambda: not xusbip_nodes(xen), "nothing is left", 1.0)
+        wait_until(lambda: not xen.exists("/local/domain/0/data/xusbip"),
+                   "nor is the folder for all", 1.0)
         xen.add_domain(6, "u1")
         wait_pair(xen, 0, 6)
         assert not xen.exists("/local/domain/5")
