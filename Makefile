@@ -166,7 +166,7 @@ $(BUILD)/%.o: %.c Makefile
 # ---- tests ------------------------------------------------------------------
 
 .PHONY: check check-unit check-san check-fuzz check-model check-clang \
-        check-integration check-vm check-xen fuzz demo bench
+        check-integration check-vm check-xen fuzz demo demo-xen bench
 check_steps := build lint clang unit san fuzz model integration vm xen
 
 check:	## every test there is; the last line is the sum
@@ -222,6 +222,9 @@ check-model:	## the Promela models, with spin
 
 demo: all	## a guest takes a virtual disk of this machine, step by step
 	$(Q)tests/demo
+
+demo-xen: tests	## the same on real Xen: dom0 and a guest without a network
+	$(Q)tests/demo-xen
 
 bench: tests	## instructions per operation, beside the kernel's own; on Xen too
 	$(Q)tests/xen/xen-image
