@@ -113,9 +113,10 @@ def interface_drivers(guest, busid):
 
 
 def block_device(guest, busid, limit=20):
-    """The name (sda) of the disk that a USB device gives, waited for."""
+    """The name (sda) of the disk that a USB device gives, waited for with its
+    node in /dev, which comes later than the one in sysfs."""
     pattern = f'/sys/bus/usb/devices/{busid}:*/host*/target*/*:*/block/*'
-    wait_until(guest, f'ls -d {pattern}', limit)
+    wait_until(guest, f'[ -b /dev/$(basename {pattern}) ]', limit)
     return guest.check(f'basename {pattern}').strip()
 
 
