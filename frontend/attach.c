@@ -17,6 +17,7 @@
 #include "frontend/link.h"
 #include "frontend/local_usb.h"
 #include "frontend/record.h"
+#include "frontend/turn.h"
 #include "vchan-transport/channel.h"
 #include "vchan-transport/log.h"
 #include "vchan-transport/process.h"
@@ -24,6 +25,7 @@
 /* So much of a transfer fits between vhci_hcd and the link at once. */
 #define SOCKET_BUFFER_BYTES (2 << 20)
 
+#define TURN_LIMIT_MS       60000u
 #define REPORT_LIMIT_MS     (IMPORT_LIMIT_MS + 5000u)
 #define DEVICE_LIMIT_MS     10000u
 #define UNDO_LIMIT_MS       8000u
@@ -293,9 +295,9 @@ static enum exit_status await_device(const struct asker *asker,
 			   "the system's log and the kernel's say why");
 }
 
-enum exit_status attach_run(const struct attach_plan *plan,
-			    struct attach_result *ret_result,
-			    struct failure *ret_failure)
+static enum exit_status attach_now(const struct attach_plan *plan,
+				   struct attach_result *ret_result,
+				   struct failure *ret_failure)
 {
 	struct asker asker = { -1, -1 };
 	struct report report;
@@ -320,5 +322,21 @@ enum exit_status attach_run(const struct attach_plan *plan,
 	}
 	(void)close(asker.keeper_fd);
 	(void)close(asker.report_fd);
+	return status;
+}
+
+enum exit_status attach_run(const struct attach_plan *plan,
+			    struct attach_result *ret_result,
+			    struct failure *ret_failure)
+{
+	enum exit_status status;
+	int turn = -1;
+
+	/* Whose turn does not come tries all the same. */
+	if (plan->address.kind == ADDRESS_XEN)
+		turn = turn_take(clock_ms() + TURN_LIMIT_MS);
+	status = attach_now(plan, ret_result, ret_failure);
+	if (turn >= 0)
+		(void)close(turn);
 	return status;
 }

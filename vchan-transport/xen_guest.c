@@ -80,8 +80,7 @@ int xen_guest_find(struct store *store, unsigned guest, const char *domain,
 	return n < 0 ? n : -ENOENT;
 }
 
-/* The folder of the lock files, made if it is missing. */
-static int open_lock_dir(void)
+int xen_guest_open_dir(void)
 {
 	const char *dir = secure_getenv("XUSBIP_XEN_DIR");
 	int fd;
@@ -152,7 +151,7 @@ int xen_guest_take_channel(struct store *store, unsigned guest,
 			   unsigned gateway, unsigned *ret_channel)
 {
 	const unsigned domids[] = { guest, gateway };
-	int dir_fd = open_lock_dir();
+	int dir_fd = xen_guest_open_dir();
 	int r;
 
 	if (dir_fd < 0)
@@ -193,7 +192,7 @@ int xen_guest_sweep(struct store *store, unsigned guest, unsigned gateway)
 	n = store_list(store, path, names, MAX_NODES);
 	if (n <= 0)
 		return n == -ENOENT || n == -EACCES ? 0 : n;
-	dir_fd = open_lock_dir();
+	dir_fd = xen_guest_open_dir();
 	if (dir_fd < 0)
 		return dir_fd;
 	for (int i = 0; i < n; i++) {

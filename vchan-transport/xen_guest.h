@@ -20,6 +20,9 @@
 /* Where the lock files are, unless the environment's XUSBIP_XEN_DIR says. */
 #define XEN_GUEST_LOCK_DIR "/run/xusbip/xen"
 
+/* Opens the folder of the lock files, made if it is missing; or -errno. */
+int xen_guest_open_dir(void);
+
 /* The domains that offer something to this one, in order; how many, -errno. */
 int xen_guest_gateways(struct store *store, unsigned *ret_domids, size_t cap);
 /* The same for who has no store open; none where there is no Xen. */
