@@ -76,10 +76,13 @@ static void on_event(struct end *end)
 	report_state(end);
 }
 
-static void fill_with_noise(void *to, size_t bytes)
+/* Numerical Recipes' generator: the same noise for the same seed. */
+static void fill_with_noise(void *to, size_t bytes, unsigned *seed)
 {
-	for (size_t i = 0; i < bytes; i++)
-		((unsigned char *)to)[i] = (unsigned char)(rand() >> 7);
+	for (size_t i = 0; i < bytes; i++) {
+		*seed = *seed * 1664525u + 1013904223u;
+		((unsigned char *)to)[i] = (unsigned char)(*seed >> 24);
+	}
 }
 
 /*
@@ -88,10 +91,9 @@ static void fill_with_noise(void *to, size_t bytes)
  */
 static void scribble(const struct libxenvchan *vchan, unsigned seed)
 {
-	srand(seed);
-	fill_with_noise(vchan->write.buffer, 1ul << vchan->write.order);
-	fill_with_noise(vchan->write.shr, sizeof(*vchan->write.shr));
-	fill_with_noise(vchan->read.shr, sizeof(*vchan->read.shr));
+	fill_with_noise(vchan->write.buffer, 1ul << vchan->write.order, &seed);
+	fill_with_noise(vchan->write.shr, sizeof(*vchan->write.shr), &seed);
+	fill_with_noise(vchan->read.shr, sizeof(*vchan->read.shr), &seed);
 	vchan->ring->cli_notify = VCHAN_NOTIFY_READ | VCHAN_NOTIFY_WRITE;
 	(void)xenevtchn_notify(vchan->event, vchan->event_port);
 }
@@ -101,7 +103,9 @@ static void on_command(struct end *end, char *line)
 	char *text = line;
 	const char *verb = strsep(&text, " ");
 
-	if (strcmp(verb, "close") == 0 && end->vchan) {
+	if (!end->vchan) {
+		printf("closed\n");
+	} else if (strcmp(verb, "close") == 0) {
 		libxenvchan_close(end->vchan);
 		end->vchan = NULL;
 		printf("closed\n");

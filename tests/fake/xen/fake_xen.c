@@ -539,9 +539,9 @@ int xenevtchn_unmask(xenevtchn_handle *xce, evtchn_port_t port)
 /* ---- the devices of Xen's drivers ---- */
 
 /* As they are in a domain: who explains a failure looks whether they are. */
-int access(const char *path, int mode)
+int access(const char *name, int type)
 {
-	if (strncmp(path, "/dev/xen/", strlen("/dev/xen/")) == 0)
+	if (strncmp(name, "/dev/xen/", strlen("/dev/xen/")) == 0)
 		return 0;
-	return faccessat(AT_FDCWD, path, mode, 0);
+	return faccessat(AT_FDCWD, name, type, 0);
 }
