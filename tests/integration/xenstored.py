@@ -433,10 +433,14 @@ class FakeXen:
         return self.store(as_domid).exists(path)
 
     def tree(self, path="/"):
-        """Every path below one, with its value, as dom0 sees it; what goes
-        while it is read is left out."""
+        """Every path below one, with its value, as dom0 sees it; what is not
+        there, or goes while it is read, is left out."""
         found = {}
-        for name in self.ls(path):
+        try:
+            names = self.ls(path)
+        except FileNotFoundError:
+            return found
+        for name in names:
             child = f"{path.rstrip('/')}/{name}"
             try:
                 found.update({child: self.read(child), **self.tree(child)})
