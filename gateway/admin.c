@@ -86,9 +86,11 @@ static void answer(struct asker *a, enum exit_status status, const char *fmt,
 static void on_done(void *arg, enum exit_status status, const char *text)
 {
 	struct asker *a = arg;
+	bool names_it = a->request.verb == ADMIN_ATTACH;
 
 	if (a->state == ASKER_WAITING)
-		answer(a, status, "%s", text);
+		answer(a, status, "%s%s%s", names_it ? "" : a->guest.name,
+		       names_it ? "" : ": ", text);
 }
 
 static void forget(struct asker *a)

@@ -107,10 +107,15 @@ conv=notrunc,fsync status=none''', timeout=120)
 
 # A memory stick of the machine
 
+def insert_stick(xen):
+    """Plugs it where it was before, so that it has the same bus id."""
+    xen.plug('usb-storage', 'stick', drive='stick', port='8')
+
+
 def plug_stick(xen, image='small.img'):
     """Its bus id in the dom0, whose driver has it."""
     xen.add_drive('stick', image_path(xen, image))
-    xen.plug('usb-storage', 'stick', drive='stick')
+    insert_stick(xen)
     busid = helpers.find_usb(xen, STICK)
     helpers.block_device(xen, busid)
     return busid
