@@ -42,8 +42,8 @@ static uint64_t now_ms(void)
 static void pause_ms(uint64_t ms)
 {
 	const struct timespec pause = { .tv_sec = (time_t)(ms / 1000),
-					.tv_nsec = (long)(ms % 1000) *
-						   1000000 };
+					.tv_nsec =
+						(long)(ms % 1000) * 1000000 };
 
 	(void)nanosleep(&pause, NULL);
 }
