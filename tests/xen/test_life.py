@@ -47,8 +47,6 @@ CROSSING = 0.7  # of the events have the next one beside them
 def make_images(xen):
     xen.check('modprobe usb-storage delay_use=0')
     life.make_images(xen)
-    # Stays when there was a guest once.
-    xen.check('xenstore-write /local/domain/0/data/xusbip ""')
     xen.before = xen.leftovers()
     assert xen.before['domains'] == ['Domain-0 0 '], xen.before
     xen.slab_kib = slab_kib(xen)
