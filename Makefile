@@ -190,7 +190,7 @@ check-integration: tests	## the real programs, on this machine
 	$(Q)tests/run-tests -t 600 $(sort $(wildcard tests/integration/test_*.py))
 
 check-vm: tests	## the real programs in guests with a stock kernel
-	$(Q)tests/vm/run
+	$(Q)TEST_JOBS=1 tests/vm/run
 
 check-xen: tests	## the real programs on real Xen, with guests of its own
 	$(Q)tests/xen/run

@@ -54,6 +54,14 @@ def make_images(xen):
                     sectors << 40 | sector << 16 | word for word in range(64))))
 
 
+def set_up(xen):
+    """What the tests start from, and compare with at their ends."""
+    xen.check('modprobe usb-storage delay_use=0')
+    make_images(xen)
+    xen.before = xen.leftovers()
+    assert xen.before['domains'] == ['Domain-0 0 '], xen.before
+
+
 def prepare(domain):
     """A guest that has just booted: drivers and an agent."""
     domain.jobs.clear()
@@ -190,7 +198,7 @@ class Life:
         """Its bus id, which is always the same."""
         self.xen.add_drive('stick',
                            parts.image_path(self.xen, 'stick.img'))
-        self.xen.plug('usb-storage', 'stick', drive='stick')
+        parts.insert_stick(self.xen)
         self.is_plugged = True
         return helpers.find_usb(self.xen, parts.STICK)
 
