@@ -189,6 +189,7 @@ check-unit: $(unit_bins)	## unit tests
 check-integration: tests	## the real programs, on this machine
 	$(Q)tests/run-tests -t 600 $(sort $(wildcard tests/integration/test_*.py))
 
+# One at a time: limits in these tests are seconds of a guest that has a CPU.
 check-vm: tests	## the real programs in guests with a stock kernel
 	$(Q)TEST_JOBS=1 tests/vm/run
 
