@@ -12,13 +12,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "frontend/import.h"
 #include "frontend/keeper.h"
 #include "frontend/link.h"
 #include "frontend/local_usb.h"
 #include "frontend/record.h"
 #include "frontend/turn.h"
 #include "vchan-transport/channel.h"
+#include "vchan-transport/import.h"
 #include "vchan-transport/log.h"
 #include "vchan-transport/process.h"
 

@@ -15,9 +15,9 @@
 
 #include <stdint.h>
 
-#include "frontend/failure.h"
 #include "frontend/vhci.h"
 #include "vchan-transport/address.h"
+#include "vchan-transport/failure.h"
 #include "vchan-transport/usbip.h"
 
 struct attach_plan {

@@ -11,9 +11,9 @@
 
 #include "frontend/attach.h"
 #include "frontend/cmd_admin.h"
-#include "frontend/import.h"
 #include "frontend/json.h"
 #include "frontend/record.h"
+#include "vchan-transport/import.h"
 #include "vchan-transport/log.h"
 
 /* Younger records may belong to an attachment that is just being made. */

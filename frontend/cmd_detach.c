@@ -13,10 +13,10 @@
 
 #include "frontend/cmd_admin.h"
 #include "frontend/detach.h"
-#include "frontend/import.h"
 #include "frontend/json.h"
 #include "frontend/sysfs.h"
 #include "frontend/vhci.h"
+#include "vchan-transport/import.h"
 #include "vchan-transport/log.h"
 
 static enum exit_status detach(uint32_t port)

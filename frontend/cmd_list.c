@@ -13,11 +13,11 @@
 #include <string.h>
 
 #include "frontend/device_watch.h"
-#include "frontend/import.h"
 #include "frontend/json.h"
 #include "frontend/local_usb.h"
 #include "frontend/names.h"
 #include "vchan-transport/channel.h"
+#include "vchan-transport/import.h"
 #include "vchan-transport/log.h"
 
 /* Between two lists; what changes meanwhile is in the second one. */
@@ -90,7 +90,7 @@ static enum exit_status list_remote(const struct list_options *options,
 {
 	struct import import = { .gateway = options->remote,
 				 .deadline_ms = clock_ms() + IMPORT_LIMIT_MS,
-				 .ring_bytes = IMPORT_LIST_RING_BYTES };
+				 .options.ring_bytes = IMPORT_LIST_RING_BYTES };
 	struct import_entry *entries = NULL;
 	size_t count = 0;
 	enum exit_status status = import_open(&import, address);

@@ -9,8 +9,8 @@
 #include <getopt.h>
 #include <stdint.h>
 
-#include "frontend/failure.h"
 #include "vchan-transport/address.h"
+#include "vchan-transport/failure.h"
 
 /* The options before the subcommand. */
 struct command_globals {

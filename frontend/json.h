@@ -11,10 +11,10 @@
 #include <stddef.h>
 
 #include "frontend/attach.h"
-#include "frontend/failure.h"
-#include "frontend/import.h"
 #include "frontend/record.h"
 #include "frontend/vhci.h"
+#include "vchan-transport/failure.h"
+#include "vchan-transport/import.h"
 
 /*
  * {"remote": ..., "devices": [{"busid": ..., ..., "interfaces": [...]}]}

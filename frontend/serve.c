@@ -13,10 +13,10 @@
 #include <unistd.h>
 
 #include "frontend/agent_config.h"
-#include "frontend/import.h"
 #include "frontend/link.h"
 #include "frontend/xen_notes.h"
 #include "vchan-transport/channel.h"
+#include "vchan-transport/import.h"
 #include "vchan-transport/log.h"
 #include "vchan-transport/usbip.h"
 #include "vchan-transport/xen_guest.h"
@@ -62,7 +62,7 @@ static enum exit_status open_gateway(const struct conversation *c, size_t index,
 	*import = (struct import){
 		.gateway = name,
 		.deadline_ms = now + left_ms / (c->num_gateways - index),
-		.ring_bytes = ring_bytes,
+		.options.ring_bytes = ring_bytes,
 	};
 	return import_open(import, gateway);
 }

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "frontend/import.h"
+#include "vchan-transport/import.h"
 
 /* ---- what the gateway says ---- */
 

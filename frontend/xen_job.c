@@ -12,7 +12,6 @@
 
 #include "frontend/attach.h"
 #include "frontend/detach.h"
-#include "frontend/import.h"
 #include "frontend/local_usb.h"
 #include "frontend/record.h"
 #include "frontend/sysfs.h"
@@ -20,6 +19,7 @@
 #include "frontend/xen_notes.h"
 #include "vchan-transport/channel.h"
 #include "vchan-transport/handshake.h"
+#include "vchan-transport/import.h"
 #include "vchan-transport/log.h"
 
 #define LINKS_LIMIT_MS 3000u

@@ -14,7 +14,7 @@
 #ifndef XEN_JOB_H
 #define XEN_JOB_H
 
-#include "frontend/failure.h"
+#include "vchan-transport/failure.h"
 
 /* The process ends itself after that. */
 #define XEN_JOB_LIMIT_S 60u

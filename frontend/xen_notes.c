@@ -14,9 +14,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "frontend/import.h"
 #include "frontend/sysfs.h"
 #include "vchan-transport/address.h"
+#include "vchan-transport/import.h"
 #include "vchan-transport/xen_guest.h"
 
 #define PATH_BYTES  512

@@ -117,6 +117,28 @@ static void read_gateways(struct config *config, cfg_t *cfg)
 	}
 }
 
+static void read_remotes(struct config *config, cfg_t *cfg)
+{
+	for (unsigned i = 0; i < cfg_size(cfg, "remote"); i++) {
+		struct config_remote *remote =
+			&config->remotes[config->num_remotes++];
+		cfg_t *section = cfg_getnsec(cfg, "remote", i);
+		const char *why;
+
+		(void)snprintf(remote->name, sizeof(remote->name), "%s",
+			       cfg_title(section));
+		(void)address_parse(cfg_getstr(section, "address"),
+				    &remote->address, &why);
+		memcpy(remote->tls_dir, config->tls_dir,
+		       sizeof(remote->tls_dir));
+		get_string(section, "tls_dir", remote->tls_dir,
+			   sizeof(remote->tls_dir));
+		remote->has_pin = cfg_size(section, "pin") > 0 &&
+				  tls_pin_parse(cfg_getstr(section, "pin"),
+						remote->pin) == 0;
+	}
+}
+
 static int read_listen(struct config *config, cfg_t *cfg)
 {
 	if (cfg_size(cfg, "listen") == 0 && !config->has_xen) {
@@ -167,12 +189,17 @@ static int read_config(struct config *config, cfg_t *cfg)
 	config->max_sessions = (unsigned)cfg_getint(cfg, "max_sessions");
 	config->max_sessions_per_peer =
 		(unsigned)cfg_getint(cfg, "max_sessions_per_peer");
+	config->calls_per_second =
+		(unsigned)cfg_getint(cfg, "calls_per_second");
+	config->peer_timeout_s = (unsigned)cfg_getint(cfg, "peer_timeout");
+	get_string(cfg, "tls_dir", config->tls_dir, sizeof(config->tls_dir));
 	for (unsigned i = 0; i < cfg_size(cfg, "export"); i++)
 		read_rule(&config->rules[config->num_rules++],
 			  cfg_getnsec(cfg, "export", i));
 	read_virtuals(config, cfg, "disk", IPC_KIND_DISK);
 	read_virtuals(config, cfg, "zero", IPC_KIND_ZERO);
 	read_gateways(config, cfg);
+	read_remotes(config, cfg);
 	return 0;
 }
 
@@ -203,6 +230,12 @@ static cfg_t *new_grammar(void)
 		CFG_STR_LIST("domains", no_domains, CFGF_NONE),
 		CFG_END(),
 	};
+	cfg_opt_t remote_options[] = {
+		CFG_STR("address", NULL, CFGF_NODEFAULT),
+		CFG_STR("tls_dir", NULL, CFGF_NODEFAULT),
+		CFG_STR("pin", NULL, CFGF_NODEFAULT),
+		CFG_END(),
+	};
 	cfg_opt_t options[] = {
 		CFG_STR_LIST("listen", default_listen, CFGF_NONE),
 		CFG_STR("socket_mode", "0600", CFGF_NONE),
@@ -214,6 +247,9 @@ static cfg_t *new_grammar(void)
 		CFG_INT("budget_bytes", 8 * MIB, CFGF_NONE),
 		CFG_INT("max_sessions", 128, CFGF_NONE),
 		CFG_INT("max_sessions_per_peer", 40, CFGF_NONE),
+		CFG_INT("calls_per_second", 20, CFGF_NONE),
+		CFG_INT("peer_timeout", CHANNEL_DEAD_S, CFGF_NONE),
+		CFG_STR("tls_dir", TLS_DIR, CFGF_NONE),
 		CFG_BOOL("missing_closing_brace", cfg_false, CFGF_NONE),
 		CFG_SEC("export", export_options, CFGF_MULTI),
 		CFG_SEC("disk", disk_options,
@@ -221,6 +257,8 @@ static cfg_t *new_grammar(void)
 		CFG_SEC("zero", domains_options,
 			CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES),
 		CFG_SEC("gateway", domains_options,
+			CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES),
+		CFG_SEC("remote", remote_options,
 			CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES),
 		CFG_END(),
 	};

@@ -14,14 +14,18 @@
 #include "gateway/ipc.h"
 #include "gateway/policy.h"
 #include "vchan-transport/address.h"
+#include "vchan-transport/tls.h"
 
-#define CONFIG_DEFAULT_PATH     "/etc/xusbip/gateway.conf"
-#define CONFIG_MAX_LISTENERS    16
-#define CONFIG_MAX_RULES        256
-#define CONFIG_MAX_VIRTUALS     64
-#define CONFIG_MAX_GATEWAYS     16
+#define CONFIG_DEFAULT_PATH      "/etc/xusbip/gateway.conf"
+#define CONFIG_MAX_LISTENERS     16
+#define CONFIG_MAX_RULES         256
+#define CONFIG_MAX_VIRTUALS      64
+#define CONFIG_MAX_GATEWAYS      16
+#define CONFIG_MAX_REMOTES       16
 
-#define CONFIG_VCHAN_RING_BYTES 262144
+#define CONFIG_REMOTE_NAME_BYTES 16
+
+#define CONFIG_VCHAN_RING_BYTES  262144
 
 /* Room for why a file was refused: "FILE:LINE: reason". */
 #define CONFIG_WHY_BYTES 512
@@ -43,6 +47,18 @@ struct config_gateway {
 	struct policy_domains domains;
 };
 
+/*
+ * A gateway whose devices this one passes on, where a rule says so: one that is
+ * BUSID there is BUSID@NAME here.
+ */
+struct config_remote {
+	char name[CONFIG_REMOTE_NAME_BYTES];
+	struct address address;      /* of any kind but xen */
+	char tls_dir[TLS_DIR_BYTES]; /* its client.pem is who we are there */
+	bool has_pin;
+	uint8_t pin[TLS_PIN_BYTES];
+};
+
 struct config {
 	struct address listen[CONFIG_MAX_LISTENERS];
 	size_t num_listen;
@@ -55,12 +71,17 @@ struct config {
 	size_t budget_bytes;
 	unsigned max_sessions;
 	unsigned max_sessions_per_peer;
+	unsigned calls_per_second; /* of one source address, TCP and TLS */
+	unsigned peer_timeout_s;   /* until a peer that vanished is given up */
+	char tls_dir[TLS_DIR_BYTES];
 	struct policy_rule rules[CONFIG_MAX_RULES];
 	size_t num_rules;
 	struct config_virtual virtuals[CONFIG_MAX_VIRTUALS];
 	size_t num_virtuals;
 	struct config_gateway gateways[CONFIG_MAX_GATEWAYS];
 	size_t num_gateways;
+	struct config_remote remotes[CONFIG_MAX_REMOTES];
+	size_t num_remotes;
 };
 
 /*

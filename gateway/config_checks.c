@@ -70,6 +70,53 @@ static int check_max_sessions(cfg_t *cfg, cfg_opt_t *opt)
 	return check_long(cfg, opt, 1, 900);
 }
 
+static int check_calls_per_second(cfg_t *cfg, cfg_opt_t *opt)
+{
+	return check_long(cfg, opt, 1, 100000);
+}
+
+static int check_peer_timeout(cfg_t *cfg, cfg_opt_t *opt)
+{
+	return check_long(cfg, opt, CHANNEL_MIN_DEAD_S, 3600);
+}
+
+static int check_tls_dir(cfg_t *cfg, cfg_opt_t *opt)
+{
+	const char *text = last_string(opt);
+
+	if (text[0] == '/' && strlen(text) < TLS_DIR_BYTES)
+		return 0;
+	cfg_error(cfg,
+		  "tls_dir = \"%s\": give an absolute path of up to %d bytes",
+		  text, TLS_DIR_BYTES - 1);
+	return -1;
+}
+
+static int check_pin(cfg_t *cfg, cfg_opt_t *opt)
+{
+	uint8_t pin[TLS_PIN_BYTES];
+
+	if (tls_pin_parse(last_string(opt), pin) == 0)
+		return 0;
+	cfg_error(cfg,
+		  "pin = \"%s\": give sha256: and 64 hexadecimal digits, as "
+		  "xusbip-ca show prints them",
+		  last_string(opt));
+	return -1;
+}
+
+static int check_remote_address(cfg_t *cfg, cfg_opt_t *opt)
+{
+	struct address address;
+	const char *why = "another domain's devices are reached from there";
+
+	if (address_parse(last_string(opt), &address, &why) == 0 &&
+	    address.kind != ADDRESS_XEN)
+		return 0;
+	cfg_error(cfg, "address = \"%s\": %s", last_string(opt), why);
+	return -1;
+}
+
 static int check_runtime_dir(cfg_t *cfg, cfg_opt_t *opt)
 {
 	const char *text = last_string(opt);
@@ -133,10 +180,9 @@ int config_parse_listen(const char *text, struct address *ret_address,
 	r = address_parse(text, ret_address, ret_why);
 	if (r < 0)
 		return r;
-	if (ret_address->kind == ADDRESS_TLS ||
-	    ret_address->kind == ADDRESS_XEN) {
-		*ret_why = "listeners of this kind are not in this build yet";
-		return -EOPNOTSUPP;
+	if (ret_address->kind == ADDRESS_XEN) {
+		*ret_why = "domains are not listened for: say xen = true";
+		return -EINVAL;
 	}
 	if (ret_address->kind == ADDRESS_UNIX && ret_address->host[0] != '/') {
 		*ret_why = "the path must be absolute";
@@ -354,6 +400,32 @@ static int check_gateway(cfg_t *cfg, cfg_opt_t *opt)
 	return -1;
 }
 
+static int check_remote(cfg_t *cfg, cfg_opt_t *opt)
+{
+	unsigned n = cfg_opt_size(opt);
+	cfg_t *section = cfg_opt_getnsec(opt, n - 1);
+	const char *name = cfg_title(section);
+	size_t len = strlen(name);
+
+	if (n > CONFIG_MAX_REMOTES)
+		cfg_error(cfg, "remote: more than %d of them",
+			  CONFIG_MAX_REMOTES);
+	else if (len == 0 || len >= CONFIG_REMOTE_NAME_BYTES ||
+		 strspn(name, NAME_CHARS) != len)
+		cfg_error(cfg,
+			  "remote \"%s\": a name has 1 to %d letters, digits "
+			  "and ._-",
+			  name, CONFIG_REMOTE_NAME_BYTES - 1);
+	else if (cfg_size(section, "address") == 0)
+		cfg_error(cfg,
+			  "remote \"%s\": say where it is: address = "
+			  "\"tls:HOST\"",
+			  name);
+	else
+		return 0;
+	return -1;
+}
+
 static const struct {
 	const char *name;
 	cfg_validate_callback_t check;
@@ -378,6 +450,13 @@ static const struct {
 	{ "disk|domains", check_domain },
 	{ "zero", check_virtual },
 	{ "zero|domains", check_domain },
+	{ "calls_per_second", check_calls_per_second },
+	{ "peer_timeout", check_peer_timeout },
+	{ "tls_dir", check_tls_dir },
+	{ "remote", check_remote },
+	{ "remote|address", check_remote_address },
+	{ "remote|tls_dir", check_tls_dir },
+	{ "remote|pin", check_pin },
 	{ "gateway", check_gateway },
 	{ "gateway|domains", check_domain },
 };

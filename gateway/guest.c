@@ -268,7 +268,7 @@ static void set_names(struct guest *g)
 		       g->id.domid, g->id.name);
 	host->peer = (struct sessions_peer){ .kind = ADDRESS_XEN,
 					     .domid = g->id.domid };
-	host->peer.policy.is_domain = true;
+	host->peer.policy.kind = POLICY_PEER_DOMAIN;
 	(void)snprintf(host->peer.policy.name, sizeof(host->peer.policy.name),
 		       "%s", g->id.name);
 	(void)snprintf(host->peer.policy.uuid, sizeof(host->peer.policy.uuid),

@@ -15,6 +15,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "vchan-transport/tls.h"
 #include "vchan-transport/usbip.h"
 
 enum ipc_type {
@@ -25,6 +26,7 @@ enum ipc_type {
 	IPC_OPENED,
 	IPC_REFUSED,
 	IPC_GRANTED, /* Xen: the rings are there; no answer */
+	IPC_PEER, /* TLS: who it has proved to be, first and once; no answer */
 };
 
 enum ipc_kind {
@@ -34,8 +36,9 @@ enum ipc_kind {
 };
 
 struct ipc_request {
-	uint32_t type; /* IPC_LIST, IPC_OPEN or IPC_GRANTED */
-	char busid[USBIP_BUSID_BYTES];
+	uint32_t type; /* IPC_LIST, IPC_OPEN, IPC_GRANTED or IPC_PEER */
+	char busid[USBIP_BUSID_BYTES]; /* IPC_OPEN */
+	struct tls_peer peer;          /* IPC_PEER */
 };
 
 struct ipc_answer {

@@ -6,7 +6,6 @@
 #include <linux/vm_sockets.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,23 +15,19 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "vchan-transport/channel.h"
 #include "vchan-transport/log.h"
 #include "vchan-transport/loop.h"
 
 #define BACKLOG        128
 #define CALLS_PER_TURN 16
 #define PAUSE_MS       1000
-/* A peer that is dead or cut off is noticed within 5 + 3 * 3 seconds. */
-#define KEEP_IDLE_S     5
-#define KEEP_INTERVAL_S 3
-#define KEEP_PROBES     3
-/* The same when data waits for it, for which the kernel sends no probes. */
-#define UNACKED_MS 20000
 
 struct listener {
 	struct listener *next;
 	struct loop *loop;
 	enum address_kind kind;
+	unsigned dead_s; /* until a peer that vanished is given up */
 	int fd;
 	struct loop_watch *watch;
 	struct loop_timer *pause;
@@ -82,21 +77,6 @@ static void name_vsock_peer(const struct sockaddr_storage *from,
 		       vm.svm_cid, vm.svm_port);
 }
 
-static void set_option(int fd, int level, int option, int value)
-{
-	(void)setsockopt(fd, level, option, &value, sizeof(value));
-}
-
-static void tune_tcp(int fd)
-{
-	set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-	set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-	set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEP_IDLE_S);
-	set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEP_INTERVAL_S);
-	set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEP_PROBES);
-	set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, UNACKED_MS);
-}
-
 static void name_peer(const struct listener *l, int fd,
 		      const struct sockaddr_storage *from, socklen_t len,
 		      struct listener_peer *peer)
@@ -104,9 +84,9 @@ static void name_peer(const struct listener *l, int fd,
 	*peer = (struct listener_peer){ .kind = l->kind };
 	if (from->ss_family == AF_VSOCK) {
 		name_vsock_peer(from, peer);
-	} else if (l->kind == ADDRESS_TCP) {
+	} else if (l->kind == ADDRESS_TCP || l->kind == ADDRESS_TLS) {
 		name_inet_peer(from, len, peer);
-		tune_tcp(fd);
+		channel_tune_tcp(fd, l->dead_s);
 	} else {
 		name_unix_peer(fd, peer);
 	}
@@ -221,16 +201,18 @@ static int bind_unix(const struct config *config, const char *path, int *ret_fd)
 
 static int bind_socket(int family, const void *at, socklen_t len, int *ret_fd)
 {
+	const int on = 1;
 	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	int r;
 
 	if (fd < 0)
 		return -errno;
 	if (family != AF_VSOCK)
-		set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+		(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 	/* An IPv4 caller is named as one: tcp:0.0.0.0 is its listener. */
 	if (family == AF_INET6)
-		set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+		(void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on,
+				 sizeof(on));
 	if (bind(fd, at, len) < 0) {
 		r = -errno;
 		(void)close(fd);
@@ -335,6 +317,7 @@ int listener_open(struct loop *loop, const struct config *config,
 {
 	struct listener like = { .loop = loop,
 				 .kind = address->kind,
+				 .dead_s = config->peer_timeout_s,
 				 .on_call = on_call,
 				 .arg = arg };
 	int fd = -1;
@@ -343,7 +326,7 @@ int listener_open(struct loop *loop, const struct config *config,
 	(void)address_format(address, like.name, sizeof(like.name));
 	if (address->kind == ADDRESS_UNIX)
 		memcpy(like.path, address->host, sizeof(like.path));
-	if (address->kind == ADDRESS_TCP) {
+	if (address->kind == ADDRESS_TCP || address->kind == ADDRESS_TLS) {
 		r = open_tcp(&like, address, io_list);
 	} else {
 		r = address->kind == ADDRESS_UNIX

@@ -108,7 +108,7 @@ static int read_domain(struct pairs *p, unsigned domid, struct domain *domain)
 	if (r <= 0)
 		return r < 0 ? r : -ENOENT;
 	*domain = (struct domain){ .domid = domid,
-				   .peer.is_domain = true,
+				   .peer.kind = POLICY_PEER_DOMAIN,
 				   .is_gateway = p->is_gateway &&
 						 domid == p->own };
 	r = read_uuid(p, domid, domain->peer.uuid);

@@ -34,7 +34,7 @@ static bool rule_matches(const struct policy_rule *rule,
 
 bool policy_is_called(const struct policy_peer *peer, const char *text)
 {
-	return peer->is_domain &&
+	return peer->kind == POLICY_PEER_DOMAIN &&
 	       ((peer->name[0] != '\0' && strcmp(text, peer->name) == 0) ||
 		(peer->uuid[0] != '\0' && strcasecmp(text, peer->uuid) == 0));
 }
@@ -44,7 +44,7 @@ bool policy_is_given_to(const struct policy_domains *domains,
 {
 	if (!peer)
 		return true;
-	if (!peer->is_domain)
+	if (peer->kind != POLICY_PEER_DOMAIN)
 		return domains->num == 0;
 	for (size_t i = 0; i < domains->num; i++) {
 		if (strcmp(domains->names[i], "*") == 0 ||
@@ -57,7 +57,7 @@ bool policy_is_given_to(const struct policy_domains *domains,
 bool policy_names_peer(const struct config *config,
 		       const struct policy_peer *peer)
 {
-	if (!peer->is_domain)
+	if (peer->kind != POLICY_PEER_DOMAIN)
 		return false;
 	for (size_t i = 0; i < config->num_rules; i++) {
 		if (policy_is_given_to(&config->rules[i].domains, peer))

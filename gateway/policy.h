@@ -22,9 +22,10 @@
 /* sysfs's text for the longest string descriptor there is, with its NUL. */
 #define POLICY_SERIAL_BYTES 384
 
-#define POLICY_NAME_BYTES   64
-#define POLICY_UUID_BYTES   40
-#define POLICY_MAX_DOMAINS  32
+/* A pin's text fits too. */
+#define POLICY_NAME_BYTES  80
+#define POLICY_UUID_BYTES  40
+#define POLICY_MAX_DOMAINS 32
 
 struct config;
 
@@ -34,11 +35,20 @@ struct policy_domains {
 	char names[POLICY_MAX_DOMAINS][POLICY_NAME_BYTES];
 };
 
+enum policy_peer_kind {
+	POLICY_PEER_ANYBODY, /* over TCP or vsock, which prove nothing */
+	POLICY_PEER_USER,    /* of this machine, over a Unix socket */
+	POLICY_PEER_DOMAIN,  /* of a Xen */
+	POLICY_PEER_TLS,     /* with a certificate */
+};
+
 /* Who asks. */
 struct policy_peer {
-	bool is_domain;               /* of a Xen, with: */
-	char name[POLICY_NAME_BYTES]; /* empty: none that we could use */
-	char uuid[POLICY_UUID_BYTES];
+	enum policy_peer_kind kind;
+	/* User, domain, or what is certified; empty: none that we could use. */
+	char name[POLICY_NAME_BYTES];
+	char uuid[POLICY_UUID_BYTES]; /* of a domain */
+	char pin[POLICY_NAME_BYTES];  /* TLS: as in struct tls_peer */
 };
 
 /* What is not given matches every device. */

@@ -316,6 +316,8 @@ static const struct words {
 			    "gateway's log" },
 	[EXIT_TIMEOUT] = { "the peer did not answer in time",
 			   "you, or the device, did not answer in time" },
+	[EXIT_NOT_TRUSTED] = { "the peer did not prove who it is",
+			       "your certificate is not accepted" },
 };
 
 static void tell_end(const struct session *s, enum exit_status status,

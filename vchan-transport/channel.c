@@ -98,6 +98,11 @@ const char *channel_kind(const struct channel *c)
 	return c->ops->name;
 }
 
+bool channel_tells_reasons(const struct channel *c)
+{
+	return c->ops->tells_reasons && c->ops->tells_reasons(c);
+}
+
 uint64_t clock_ms(void)
 {
 	struct timespec ts;
@@ -254,21 +259,24 @@ static int open_and_connect(const struct sockaddr *to, socklen_t bytes,
 	return 0;
 }
 
-/* A peer that vanished without a word is noticed within 15 s. */
-static void set_tcp_options(int fd)
+static void set_option(int fd, int level, int option, unsigned value)
 {
-	const int on = 1;
-	const int idle_s = 5;
-	const int interval_s = 3;
-	const int probes = 3;
+	(void)setsockopt(fd, level, option, &value, sizeof(value));
+}
 
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s,
-			 sizeof(idle_s));
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s,
-			 sizeof(interval_s));
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
+void channel_tune_tcp(int fd, unsigned dead_s)
+{
+	const unsigned probes = 3;
+	unsigned idle_s = dead_s / 3;
+
+	set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+	set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, idle_s);
+	set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL,
+		   (dead_s - idle_s) / (probes + 1));
+	set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, probes);
+	/* While data waits for the peer the kernel sends no probes. */
+	set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, dead_s * 1000);
 }
 
 static int connect_tcp(const struct address *to, uint64_t deadline_ms,
@@ -294,7 +302,7 @@ static int connect_tcp(const struct address *to, uint64_t deadline_ms,
 		(void)snprintf(why, CHANNEL_WHY_BYTES, "%s", strerror(-r));
 		return r;
 	}
-	set_tcp_options(*ret_fd);
+	channel_tune_tcp(*ret_fd, CHANNEL_DEAD_S);
 	return 0;
 }
 
@@ -323,8 +331,9 @@ static int connect_vsock(const struct address *to, uint64_t deadline_ms,
 				deadline_ms, ret_fd);
 }
 
-int channel_connect(const struct address *to, size_t ring_bytes,
-		    uint64_t deadline_ms, struct channel **ret_channel,
+int channel_connect(const struct address *to,
+		    const struct channel_options *options, uint64_t deadline_ms,
+		    struct channel **ret_channel,
 		    char why[static CHANNEL_WHY_BYTES])
 {
 	int fd = -1;
@@ -342,8 +351,8 @@ int channel_connect(const struct address *to, size_t ring_bytes,
 		r = connect_vsock(to, deadline_ms, &fd);
 		break;
 	case ADDRESS_XEN:
-		return warden_connect(to, ring_bytes, deadline_ms, ret_channel,
-				      why);
+		return warden_connect(to, options->ring_bytes, deadline_ms,
+				      ret_channel, why);
 	case ADDRESS_TLS:
 		(void)snprintf(why, CHANNEL_WHY_BYTES,
 			       "%s: addresses are not carried by this build",
@@ -364,7 +373,5 @@ int channel_accept(enum address_kind kind, int fd, size_t ring_bytes,
 {
 	if (kind == ADDRESS_UNIX)
 		return channel_shm_serve(fd, ring_bytes, ret_channel);
-	if (kind == ADDRESS_TCP)
-		set_tcp_options(fd);
 	return channel_socket_new(fd, ret_channel);
 }

@@ -2,7 +2,8 @@
 /*
  * channel.h - a byte stream in both directions between two processes, whatever
  * carries it: a shared-memory ring (channel_shm.c), a stream socket
- * (channel_socket.c), the rings of libxenvchan (channel_vchan.c).
+ * (channel_socket.c), TLS over one (channel_tls.c), the rings of libxenvchan
+ * (channel_vchan.c).
  *
  * Never blocks, but for channel_wait and the *_all helpers, which take a limit.
  * A channel serves one conversation and is not used again.
@@ -32,7 +33,7 @@
 #include "vchan-transport/handshake.h"
 
 #define CHANNEL_MAX_FDS   2
-#define CHANNEL_WHY_BYTES 128 /* of a failure's words */
+#define CHANNEL_WHY_BYTES 256 /* of a failure's words */
 
 /* What the caller of channel_arm or channel_wait wants to hear of. */
 #define CHANNEL_READ  1u /* bytes that the last peek or read did not show */
@@ -50,7 +51,7 @@ struct channel; /* opaque; made by the functions below, freed by channel_free */
 
 /* Every slot answers for its channel as the function of its name below. */
 struct channel_ops {
-	const char *name; /* "shm", "socket", "vchan" */
+	const char *name; /* "shm", "socket", "tls", "vchan" */
 	ssize_t (*peek)(struct channel *c, struct iovec ret_pieces[2]);
 	void (*consume)(struct channel *c, size_t bytes);
 	int (*ended)(struct channel *c);
@@ -65,6 +66,8 @@ struct channel_ops {
 	size_t (*fds)(struct channel *c, unsigned want,
 		      struct channel_fd ret_fds[CHANNEL_MAX_FDS]);
 	int (*end)(struct channel *c);
+	/* NULL: no. */
+	bool (*tells_reasons)(const struct channel *c);
 	void (*free)(struct channel *c);
 };
 
@@ -137,6 +140,14 @@ void channel_free(struct channel *c);
 const char *channel_kind(const struct channel *c);
 
 /*
+ * Have both ends agreed that an operation's refusal is followed by its reason?
+ * Then CHANNEL_REASON_BYTES follow the head of an answer whose status is not
+ * USBIP_ST_OK: a sentence, padded with NULs.
+ */
+#define CHANNEL_REASON_BYTES 128
+bool channel_tells_reasons(const struct channel *c);
+
+/*
  * For conversations with one question at a time.  Each waits at most until
  * `deadline_ms` of clock_ms(): -ETIMEDOUT then; otherwise 0 or how the stream
  * ended.  channel_write_all flushes.
@@ -150,20 +161,39 @@ int channel_write_all(struct channel *c, const void *from, size_t bytes,
 /* Ends, then waits for the peer's end and drops what it still sends. */
 void channel_finish(struct channel *c, uint64_t deadline_ms);
 
+/* How to open a channel, beside its address. All zero: as usual. */
+struct channel_options {
+	size_t ring_bytes;   /* xen: each way; 0: as the gateway has it */
+	const char *tls_dir; /* tls: the folder (tls.h); NULL: TLS_DIR */
+	/* tls: the key that the gateway must have; NULL: it must be certified
+	 * for the address's host. Of TLS_PIN_BYTES. */
+	const uint8_t *tls_pin;
+};
+#define TLS_PIN_BYTES 32
+
 /*
  * Opens a channel to a listener as a client: socket for tcp: and vsock:, shm
- * for unix:, vchan for xen: (warden.h), where `ring_bytes` each way are asked
- * for, 0 for as the gateway has it.  -EOPNOTSUPP for what this build does not
- * carry.  The failure's words are left in `why`.
+ * for unix:, tls for tls: (tls.h has its failures), vchan for xen: (warden.h).
+ * -ENOKEY: this host's own TLS files are not as they must be.  The failure's
+ * words are left in `why`.
  */
-int channel_connect(const struct address *to, size_t ring_bytes,
-		    uint64_t deadline_ms, struct channel **ret_channel,
+int channel_connect(const struct address *to,
+		    const struct channel_options *options, uint64_t deadline_ms,
+		    struct channel **ret_channel,
 		    char why[static CHANNEL_WHY_BYTES]);
+
+/*
+ * A TCP connection that carries small messages, and whose end is noticed within
+ * `dead_s` when its peer vanishes without a word, data waiting for it or not.
+ */
+#define CHANNEL_DEAD_S     15u
+#define CHANNEL_MIN_DEAD_S 5u
+void channel_tune_tcp(int fd, unsigned dead_s);
 
 /*
  * Takes over an accepted connection: as a stream (tcp:, vsock:) or, for unix:,
  * by offering shared memory with rings of `ring_bytes` each way (a power of
- * two).  Owns `fd` from the call on, on failure too.
+ * two).  Owns `fd` from the call on, on failure too.  For tls: see tls.h.
  */
 int channel_accept(enum address_kind kind, int fd, size_t ring_bytes,
 		   struct channel **ret_channel);

@@ -32,6 +32,8 @@ enum exit_status {
 	EXIT_PROTOCOL = 10,
 	/* The peer, or the kernel, did not answer within the limit. */
 	EXIT_TIMEOUT = 11,
+	/* The peer did not prove who it is, or it is not who it should be. */
+	EXIT_NOT_TRUSTED = 12,
 };
 
 #endif

@@ -89,7 +89,7 @@ int registry_list(struct registry *registry, const struct policy_peer *peer,
 	struct ipc_answer answer = { .type = IPC_DEVICE };
 
 	(void)registry;
-	assert_true(peer->is_domain);
+	assert_int_equal(peer->kind, POLICY_PEER_DOMAIN);
 	(void)snprintf(answer.device.busid, sizeof(answer.device.busid), "%s",
 		       given_busid);
 	return each(arg, &answer);

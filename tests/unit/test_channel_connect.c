@@ -23,6 +23,8 @@
 #define LIMIT_MS   5000
 #define REST_BYTES 70000
 
+static const struct channel_options usual = { 0 };
+
 static uint64_t soon(void)
 {
 	return clock_ms() + LIMIT_MS;
@@ -102,13 +104,13 @@ static void *accept_and_greet(void *arg)
 static void check_that_it_connects(struct listener *l, const char *kind)
 {
 	struct channel *c = NULL;
-	char why[128];
+	char why[CHANNEL_WHY_BYTES];
 	char bytes[6] = "";
 	pthread_t thread;
 	void *failed;
 
 	assert_int_equal(pthread_create(&thread, NULL, accept_and_greet, l), 0);
-	assert_int_equal(channel_connect(&l->to, 0, soon(), &c, why), 0);
+	assert_int_equal(channel_connect(&l->to, &usual, soon(), &c, why), 0);
 	assert_string_equal(channel_kind(c), kind);
 	assert_int_equal(channel_read_all(c, bytes, 5, soon()), 0);
 	assert_string_equal(bytes, "hello");
@@ -133,10 +135,10 @@ static void where_nobody_listens_the_failure_says_so(void **state)
 {
 	struct listener *l = *state;
 	struct channel *c = NULL;
-	char why[128] = "";
+	char why[CHANNEL_WHY_BYTES] = "";
 
 	(void)close(l->fd);
-	assert_int_equal(channel_connect(&l->to, 0, soon(), &c, why),
+	assert_int_equal(channel_connect(&l->to, &usual, soon(), &c, why),
 			 -ECONNREFUSED);
 	assert_string_equal(why, strerror(ECONNREFUSED));
 	assert_null(c);
@@ -148,10 +150,10 @@ static void a_unix_listener_that_offers_nothing_is_given_up(void **state)
 {
 	const struct listener *l = *state;
 	struct channel *c = NULL;
-	char why[128] = "";
+	char why[CHANNEL_WHY_BYTES] = "";
 	uint64_t start = clock_ms();
 
-	assert_int_equal(channel_connect(&l->to, 0, start + 50, &c, why),
+	assert_int_equal(channel_connect(&l->to, &usual, start + 50, &c, why),
 			 -ETIMEDOUT);
 	assert_true(clock_ms() >= start + 50);
 	assert_true(clock_ms() < start + LIMIT_MS);
@@ -163,11 +165,11 @@ static void a_path_that_no_socket_has_room_for_is_refused(void **state)
 {
 	struct address to = { .kind = ADDRESS_UNIX };
 	struct channel *c = NULL;
-	char why[128] = "";
+	char why[CHANNEL_WHY_BYTES] = "";
 
 	(void)state;
 	memset(to.host, 'x', sizeof(((struct sockaddr_un *)0)->sun_path));
-	assert_int_equal(channel_connect(&to, 0, soon(), &c, why),
+	assert_int_equal(channel_connect(&to, &usual, soon(), &c, why),
 			 -ENAMETOOLONG);
 	assert_string_not_equal(why, "");
 	assert_null(c);
@@ -177,10 +179,11 @@ static void what_this_build_does_not_carry_says_so(void **state)
 {
 	const struct address to = { .kind = ADDRESS_TLS };
 	struct channel *c = NULL;
-	char why[128] = "";
+	char why[CHANNEL_WHY_BYTES] = "";
 
 	(void)state;
-	assert_int_equal(channel_connect(&to, 0, soon(), &c, why), -EOPNOTSUPP);
+	assert_int_equal(channel_connect(&to, &usual, soon(), &c, why),
+			 -EOPNOTSUPP);
 	assert_non_null(strstr(why, "not carried by this build"));
 	assert_null(c);
 }

@@ -3,7 +3,7 @@
  * The client's side of the operations against answers that were written
  * before the question came: a socketpair holds them.
  */
-#include "frontend/import.h"
+#include "vchan-transport/import.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

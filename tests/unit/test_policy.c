@@ -16,7 +16,7 @@
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
-static const struct policy_peer local = { .is_domain = false };
+static const struct policy_peer local = { .kind = POLICY_PEER_ANYBODY };
 
 static const struct policy_device mouse = {
 	.vendor = 0x046d,
@@ -99,7 +99,7 @@ static void a_hub_or_an_imported_device_is_never_exported(void **state)
 #define UUID "5a6f1c1e-0000-4000-8000-00000000abcd"
 
 static const struct policy_peer guest = {
-	.is_domain = true,
+	.kind = POLICY_PEER_DOMAIN,
 	.name = "u1",
 	.uuid = UUID,
 };
@@ -128,7 +128,7 @@ static void a_rule_without_domains_is_for_everybody_but_domains(void **state)
 
 static void a_rule_with_domains_is_for_those_and_nobody_else(void **state)
 {
-	const struct policy_peer nameless = { .is_domain = true };
+	const struct policy_peer nameless = { .kind = POLICY_PEER_DOMAIN };
 
 	(void)state;
 	assert_int_equal(judge_for("u1", &guest), POLICY_EXPORTED);

@@ -352,7 +352,7 @@ static void a_directory_has_one_owner_and_no_other_writer(void **state)
 
 /* ---- the registry ---- */
 
-static const struct policy_peer local = { .is_domain = false };
+static const struct policy_peer local = { .kind = POLICY_PEER_ANYBODY };
 
 struct seen {
 	unsigned num;
@@ -477,8 +477,8 @@ static void on_change(void *arg)
 
 static void a_guest_sees_and_opens_only_what_is_given_to_it(void **state)
 {
-	const struct policy_peer u1 = { .is_domain = true, .name = "u1" };
-	const struct policy_peer u2 = { .is_domain = true, .name = "u2" };
+	const struct policy_peer u1 = { .kind = POLICY_PEER_DOMAIN, .name = "u1" };
+	const struct policy_peer u2 = { .kind = POLICY_PEER_DOMAIN, .name = "u2" };
 	struct config *config = new_config();
 	struct registry *registry;
 	struct ipc_answer answer;

@@ -207,7 +207,7 @@ static pid_t start(struct bed *bed, enum address_kind kind, const char *script,
 	struct sessions_peer peer = {
 		.kind = kind,
 		.key = "domain 32751",
-		.policy = { .is_domain = true, .name = "u0" },
+		.policy = { .kind = POLICY_PEER_DOMAIN, .name = "u0" },
 		.domid = 32751,
 		.channel = 63,
 		.ring_bytes = 4096,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "frontend/failure.h"
+#include "vchan-transport/failure.h"
 
 #include <stdarg.h>
 #include <stdio.h>

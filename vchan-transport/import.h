@@ -15,11 +15,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "frontend/failure.h"
 #include "vchan-transport/address.h"
+#include "vchan-transport/channel.h"
+#include "vchan-transport/failure.h"
 #include "vchan-transport/usbip.h"
-
-struct channel;
 
 /* For one conversation, connecting included. */
 #define IMPORT_LIMIT_MS 10000u
@@ -28,9 +27,9 @@ struct channel;
 #define IMPORT_LIST_RING_BYTES 16384u
 
 struct import {
-	const char *gateway;     /* as the user named it, for words */
-	uint64_t deadline_ms;    /* of clock_ms() */
-	size_t ring_bytes;       /* over Xen; 0: as the gateway has it */
+	const char *gateway;  /* as the user named it, for words */
+	uint64_t deadline_ms; /* of clock_ms() */
+	struct channel_options options;
 	struct channel *channel; /* from import_open on */
 	struct failure failure;  /* when something returned not EXIT_OK */
 };

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "frontend/import.h"
+#include "vchan-transport/import.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -64,11 +64,11 @@ static void guard_against_bells(const struct import *import)
 enum exit_status import_open(struct import *import,
 			     const struct address *address)
 {
-	char why[128];
+	char why[CHANNEL_WHY_BYTES];
 	int r;
 
 	guard_against_bells(import);
-	r = channel_connect(address, import->ring_bytes, import->deadline_ms,
+	r = channel_connect(address, &import->options, import->deadline_ms,
 			    &import->channel, why);
 	if (r == 0)
 		return EXIT_OK;
