@@ -23,6 +23,9 @@ XUSBIP = os.path.join(BUILD, "xusbip")
 (EXIT_OK, EXIT_FAILED, EXIT_NOT_ALLOWED, EXIT_CANNOT_REACH, EXIT_BUSY,
  EXIT_TIMEOUT) = (0, 1, 4, 5, 7, 11)
 
+# The gateway looks every 10 s without one.
+BY_EVENT_S = 8
+
 CONFIG = ("listen = {{ }}\nxen = true\nmax_sessions = 900\n"
           'zero "zero0" {{ domains = {{ {} }} }}\n{}')
 
@@ -83,10 +86,12 @@ class Bed:
     def has_note(self, busid):
         """Does a lock file say that its session has this device?"""
         for name in self.locks():
-            with open(os.path.join(self.gateway.runtime_dir, name),
-                      encoding="ascii") as note:
-                if busid in note.read():
-                    return True
+            # One may go while it is looked at.
+            with contextlib.suppress(FileNotFoundError):
+                with open(os.path.join(self.gateway.runtime_dir, name),
+                          encoding="ascii") as note:
+                    if busid in note.read():
+                        return True
         return False
 
 
