@@ -153,12 +153,11 @@ def test_a_want_is_tried_again_and_soon_when_the_devices_change(bench):
         tries = "1-1 was not attached"
         wait_until(lambda: agent.count(tries) >= 4, "it was tried again")
         known = agent.count(tries)
-        began = time.monotonic()
 
         pair.write("devices", 2)
 
-        wait_until(lambda: agent.count(tries) > known, "it was tried at once")
-        assert time.monotonic() - began < 3  # 6 s at least otherwise
+        # 8 s otherwise
+        wait_until(lambda: agent.count(tries) > known, "it was tried", 6)
 
 
 def test_an_answer_that_nobody_wants_any_more_goes_when_the_agent_starts(bench):

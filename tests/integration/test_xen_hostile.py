@@ -161,7 +161,7 @@ def test_no_value_of_a_guests_does_anything_outside_its_own_folder(bench):
                 words.add((name, guest.word(name)))
             if number % 10 == 0:
                 epoch = other.ask(0)
-                other.wait_open(0, epoch, 5)
+                other.wait_open(0, epoch)
                 other.unsay(0)
                 other.wait_nothing(0)
         # It may be that a word was looked at, but then it was answered.
@@ -364,7 +364,7 @@ def test_a_domain_without_quota_left_is_told_and_goes_on_later(bench):
 
 def test_a_guest_that_maps_and_leaves_a_thousand_times_holds_up_nobody(bench):
     with bed(bench, (5, 6)) as (b, guest, other):
-        served, slowest = 0, 0
+        served, slowest, began = 0, 0, time.monotonic()
         for number in range(1000):
             epoch = guest.ask(0)
             guest.wait_answer(0, epoch)
@@ -385,7 +385,8 @@ def test_a_guest_that_maps_and_leaves_a_thousand_times_holds_up_nobody(bench):
                 other.wait_nothing(0)
                 slowest = max(slowest, time.monotonic() - since)
         print(f"# {served} of 1000 served, slowest of others {slowest:.2f} s")
-        assert 128 <= served < 500 and slowest < 5
+        # 128 in a row, then one a second
+        assert 128 <= served <= 130 + time.monotonic() - began
         assert len(log_lines(b.gateway)) < 3 * served + 100
         b.wait_clean(30)
 

@@ -20,6 +20,11 @@ from xen_hostile_bed import (DRIVER, EPOCH, GUEST, assert_lists, driver_bed,
 from xenstored import DIRECTORY, HEADER, WRITE, Store
 
 IS_SANITIZED = "san" in os.environ.get("XUSBIP_BUILD", "")
+# Of one guest's channels (docs/protocol.md, "Guests"): so many in a row, then
+# one a second; and one line a second about those that are refused.
+BURST = 128
+# Holds the channels of a guest and the events that wait; a flood has more.
+MOST_KIB = 8192
 
 
 def rss_kib(pid):
@@ -39,11 +44,11 @@ FLOOD = [f"{EPOCH} up", "garbage", f"{EPOCH} ask 0", "x" * 200, ""]
 PIPELINE = 16   # requests of one domain that wait: below its quota
 
 
-def flood(path, nodes, values, until, total):
+def flood(path, nodes, values, is_over, total):
     """Writes as fast as xenstored takes it, in a process of its own."""
     rounds = itertools.cycle([(n, v) for v in values for n in nodes])
     with Store(path) as store:
-        while time.monotonic() < until:
+        while not is_over.value:
             messages = []
             for node, value in itertools.islice(rounds, PIPELINE):
                 payload = f"{node}\0{value}".encode()
@@ -56,17 +61,24 @@ def flood(path, nodes, values, until, total):
 
 
 @contextlib.contextmanager
-def flooding(xen, domid, nodes, seconds, values=tuple(FLOOD)):
-    """Yields the count of what was written."""
+def flooding(xen, domid, nodes, values=tuple(FLOOD)):
+    """Yields the count of what was written, and is still."""
     total = multiprocessing.Value("Q", 0, lock=False)
+    is_over = multiprocessing.Value("b", False, lock=False)
     writer = multiprocessing.Process(target=flood, args=(
-        os.path.join(xen.dir, f"dom{domid}"), nodes, values,
-        time.monotonic() + seconds, total))
+        os.path.join(xen.dir, f"dom{domid}"), nodes, values, is_over, total))
     writer.start()
     try:
         yield total
     finally:
+        is_over.value = True
         writer.join()
+
+
+def wait_more(total):
+    """Waits until the writer has written: it goes on."""
+    before = total.value
+    wait_until(lambda: total.value > before, "it is written to")
 
 
 def attach_once(b, agent):
@@ -77,31 +89,33 @@ def attach_once(b, agent):
     wait_until(lambda: not b.has_note("zero0"), "it is free")
 
 
-def test_another_guest_lists_and_attaches_while_one_writes_for_ten_s(bench):
+def lines_about(gateway, domid):
+    return [line for line in log_lines(gateway) if f"domain {domid} " in line]
+
+
+def test_another_guest_lists_and_attaches_while_one_writes_for_ever(bench):
     with bed(bench, (5, 6)) as (b, guest, _):
         pid = b.gateway.process.pid
         nodes = [f"{guest.folder}/{name}" for name in (
             *range(8), "hold", "want/0", "63", "mine", "")]
         with GuestAgent(bench, b.xen, 6) as agent:
-            began = time.monotonic()
             attach_once(b, agent)
-            alone = time.monotonic() - began
             rss, cpu, since = rss_kib(pid), cpu_s(pid), time.monotonic()
             slowest = 0
-            with flooding(b.xen, 5, nodes, 10) as total:
-                while (began := time.monotonic()) - since < 8:
+            with flooding(b.xen, 5, nodes) as total:
+                for _ in range(20):
+                    wait_more(total)
+                    began = time.monotonic()
                     attach_once(b, agent)
                     slowest = max(slowest, time.monotonic() - began)
+            lines = len(lines_about(b.gateway, 5))
             took = time.monotonic() - since
             used, grown = (cpu_s(pid) - cpu) / took, rss_kib(pid) - rss
-        lines = len(log_lines(b.gateway))
         print(f"# {total.value / took:.0f} writes/s, {used:.2f} of a CPU, "
-              f"{grown} KiB more, {lines} lines, slowest {slowest:.2f} s, "
-              f"alone {alone:.2f} s")
-        assert slowest < 5 + 10 * alone
-        assert lines < 500
-        assert used < (0.9 if IS_SANITIZED else 0.6)
-        assert IS_SANITIZED or grown < 2048
+              f"{grown} KiB more, {lines} lines, slowest {slowest:.2f} s")
+        # Three of each session: it starts, has failed, and has ended.
+        assert lines < 3 * (BURST + took) + took + 20
+        assert IS_SANITIZED or grown < MOST_KIB
         for name in nodes[:-1]:
             guest.unsay(name.rsplit("/", 1)[1])
         guest.unsay("want")
@@ -114,27 +128,34 @@ def test_a_guest_that_writes_without_end_is_looked_at_twenty_times_a_s(bench):
         guest = FakeXenGuest(xen, GUEST, DRIVER)
         guest.wait(lambda: guest.word("devices"), "it is served")
         nodes = [f"{guest.folder}/{name}" for name in ("0", "hold", "x")]
-        before = len(relay.requests)
-        with flooding(xen, GUEST, nodes, 3, (f"{EPOCH} up", "garbage")):
-            pass
-        looks = relay.requests[before:].count((DIRECTORY, guest.folder))
-        assert 20 < looks <= 65, looks
+        before, since = len(relay.requests), time.monotonic()
+
+        def looks():
+            return relay.requests[before:].count((DIRECTORY, guest.folder))
+        with flooding(xen, GUEST, nodes, (f"{EPOCH} up", "garbage")) as total:
+            wait_until(lambda: looks() > 40, "it is looked at")
+            wait_more(total)
+        seen, took = looks(), time.monotonic() - since
+        assert seen <= 21 * took + 2, (seen, took)
 
 
-def test_a_gateway_that_writes_without_end_is_listed_a_few_times_a_s(bench):
+def test_a_gateway_that_writes_without_end_is_listed_once_a_s(bench):
     with bed(bench, (5, 6)) as (b, *_):
         path = f"{folder(0, 6)}/devices"
+
+        def lists_of_6():
+            return len(re.findall(r"domain 6 .*: started", b.gateway.log()))
         watching = b.xen.start(6, [XUSBIP, "list", "-r", "xen:0", "--watch"],
                                stdin=subprocess.DEVNULL,
                                stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL)
         b.gateway.wait_log(r"domain 6 .*: ended: done")
-        before = b.gateway.count(": started")
-        with flooding(b.xen, 0, [path], 3, ("1", "2", "../3")):
+        before, since = lists_of_6(), time.monotonic()
+        with flooding(b.xen, 0, [path], ("1", "2", "../3")):
             assert_lists(b.xen, 5)
-        lists_a_s = (b.gateway.count(": started") - before) / 3
-        print(f"# {lists_a_s:.1f} lists/s")
-        assert 0 < lists_a_s <= 25
+            wait_until(lambda: lists_of_6() > before + 2, "it lists again")
+        count, took = lists_of_6() - before, time.monotonic() - since
+        assert count <= took + 2, (count, took)
         watching.terminate()
         watching.wait()
         b.wait_clean()
@@ -144,8 +165,7 @@ def test_a_guest_that_opens_and_shuts_its_folder_fills_no_log(bench):
     with driver_bed(bench) as (xen, gateway, _):
         guest = FakeXenGuest(xen, GUEST, DRIVER)
         guest.wait(lambda: guest.word("devices"), "it is served")
-        end = time.monotonic() + 2
-        while time.monotonic() < end:
+        for _ in range(500):
             for right in (f"r{DRIVER}", f"n{DRIVER}"):
                 xen.chmod(guest.folder, f"n{GUEST}", right, as_domid=GUEST)
                 guest.say("hold", "")
@@ -240,9 +260,9 @@ def check_removals(bench, relay_of, step):
             wait_until(lambda: not gateway.sessions(), f"{number}: it has ended")
             if relay.forget():
                 break
-            wait_until(lambda: has_settled(gateway), f"{number}: seen", 12)
+            wait_until(lambda: has_settled(gateway), f"{number}: seen", 30)
             for root in roots:
-                wait_until(lambda: not xen.ls(root), f"{number}: gone", 12)
+                wait_until(lambda: not xen.ls(root), f"{number}: gone", 30)
             wait_until(lambda: not xen.counts()[DRIVER]["granted"], "nothing")
             assert status in (0, 1, 4, 5, 11), (number, status, err)
         assert number > 15
