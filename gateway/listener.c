@@ -2,6 +2,7 @@
 /* See listener.h. */
 #include "gateway/listener.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <linux/vm_sockets.h>
 #include <netdb.h>
@@ -45,10 +46,25 @@ static void name_unix_peer(int fd, struct listener_peer *peer)
 	socklen_t len = sizeof(who);
 
 	(void)getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len);
-	(void)snprintf(peer->key, sizeof(peer->key), "uid %u",
-		       (unsigned)who.uid);
+	(void)snprintf(peer->user, sizeof(peer->user), "%u", (unsigned)who.uid);
+	(void)snprintf(peer->key, sizeof(peer->key), "uid %s", peer->user);
 	(void)snprintf(peer->name, sizeof(peer->name), "uid %u pid %d",
 		       (unsigned)who.uid, (int)who.pid);
+}
+
+/* One host has a whole network of IPv6 addresses; not on its own link. */
+static void name_network(const struct sockaddr_storage *from,
+			 struct listener_peer *peer)
+{
+	struct sockaddr_in6 in6;
+	char network[INET6_ADDRSTRLEN];
+
+	memcpy(&in6, from, sizeof(in6));
+	if (IN6_IS_ADDR_LINKLOCAL(&in6.sin6_addr))
+		return;
+	memset(in6.sin6_addr.s6_addr + 8, 0, 8);
+	if (inet_ntop(AF_INET6, &in6.sin6_addr, network, sizeof(network)))
+		(void)snprintf(peer->key, sizeof(peer->key), "%s/64", network);
 }
 
 static void name_inet_peer(const struct sockaddr_storage *from, socklen_t len,
@@ -63,6 +79,8 @@ static void name_inet_peer(const struct sockaddr_storage *from, socklen_t len,
 		(void)snprintf(port, sizeof(port), "?");
 	(void)snprintf(peer->name, sizeof(peer->name),
 		       is_v6 ? "[%s]:%s" : "%s:%s", peer->key, port);
+	if (is_v6)
+		name_network(from, peer);
 }
 
 static void name_vsock_peer(const struct sockaddr_storage *from,

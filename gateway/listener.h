@@ -20,6 +20,7 @@ struct listener_peer {
 	enum address_kind kind;
 	char name[96]; /* for logs: "127.0.0.1:4711", "uid 0 pid 12" */
 	char key[80];  /* whose connections count together: "127.0.0.1" */
+	char user[16]; /* ADDRESS_UNIX: the uid */
 };
 
 /* Owns `fd` from the call on. */

@@ -12,6 +12,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "gateway/call_rate.h"
 #include "gateway/claim.h"
 #include "gateway/listener.h"
 #include "gateway/manager_xen.h"
@@ -48,7 +49,8 @@ struct manager {
 	unsigned num_held;    /* claims at the last sweep */
 	unsigned num_refused; /* since the last line about it */
 	uint64_t refusal_log_ms;
-	int lock_fd; /* RUNTIME_DIR/manager.pid */
+	struct call_rate call_rate; /* over TCP and TLS */
+	int lock_fd;                /* RUNTIME_DIR/manager.pid */
 };
 
 /* ---- starting sessions ---- */
@@ -69,11 +71,24 @@ static void log_refusal(struct manager *m, const struct listener_peer *peer,
 	m->num_refused = 0;
 }
 
+/* The word of the configuration, or NULL. */
+static const char *reached_limit(struct manager *m,
+				 const struct listener_peer *peer)
+{
+	bool is_remote = peer->kind == ADDRESS_TCP || peer->kind == ADDRESS_TLS;
+
+	if (is_remote &&
+	    !call_rate_take(&m->call_rate, peer->key,
+			    m->config->calls_per_second, loop_now_ms(m->loop)))
+		return "calls_per_second";
+	return sessions_reached_limit(m->sessions, peer->key);
+}
+
 static void on_call(void *arg, int fd, const struct listener_peer *peer)
 {
 	struct manager *m = arg;
 	struct sessions_peer known = { .kind = peer->kind };
-	const char *limit = sessions_reached_limit(m->sessions, peer->key);
+	const char *limit = reached_limit(m, peer);
 	pid_t pid;
 	int r;
 
@@ -82,6 +97,11 @@ static void on_call(void *arg, int fd, const struct listener_peer *peer)
 	} else {
 		memcpy(known.name, peer->name, sizeof(known.name));
 		memcpy(known.key, peer->key, sizeof(known.key));
+		if (peer->kind == ADDRESS_UNIX) {
+			known.policy.kind = POLICY_PEER_USER;
+			memcpy(known.policy.name, peer->user,
+			       sizeof(peer->user));
+		}
 		r = sessions_start(m->sessions, fd, &known, NULL, NULL, &pid);
 		if (r < 0)
 			log_error("%s: no session can be started: %s",

@@ -93,6 +93,8 @@ class Gateway:
                      f'"unix:{self.socket}" }}\n')
         if "runtime_dir" not in config:
             head += f'runtime_dir = "{self.runtime_dir}"\n'
+        if "calls_per_second" not in config:
+            head += "calls_per_second = 100000\n"
         with open(self.config_path, "w", encoding="utf-8") as file:
             file.write(head + config)
 

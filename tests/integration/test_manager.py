@@ -90,7 +90,7 @@ def test_the_example_configuration_is_good_with_everything_in_it(bench):
 
 def test_a_bad_configuration_is_refused_with_its_line(bench):
     bad = {
-        "\n\nlisten = { \"tls:lab.example\" }": (3, "not in this build"),
+        "\n\nlisten = { \"xen:3\" }": (3, "say xen = true"),
         "max_sessions = 0": (1, "max_sessions"),
         "unknown = 1": (1, "unknown"),
         ZERO + ZERO: (2, "zero0"),
@@ -386,6 +386,26 @@ def test_a_caller_without_end_does_not_fill_the_log(bench):
             with gateway.client() as refused:
                 assert refused.is_at_end()
         assert gateway.count("connection refused") < 100
+
+
+def calls_are_served(gateway):
+    with gateway.client() as client:
+        try:
+            return "zero0" in client.devlist()
+        except Closed:
+            return False
+
+
+def test_who_calls_too_often_is_not_served_until_it_has_paused(bench):
+    gateway = bench.gateway("calls_per_second = 1\n" + ZERO)
+    callers = [gateway.client() for _ in range(50)]
+    gateway.wait_log("connection refused: calls_per_second is reached")
+    with socket.socket(socket.AF_UNIX) as other:
+        other.connect(gateway.socket)
+        gateway.wait_log(r"\(uid \d+ pid \d+\): started")
+    for caller in callers:
+        caller.close()
+    wait_until(lambda: calls_are_served(gateway), "it may call again")
 
 
 def test_thirty_devices_can_be_attached_by_one_peer(bench):
