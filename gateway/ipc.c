@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -17,6 +18,10 @@
 #include "vchan-transport/fdpass.h"
 
 #define ASK_LIMIT_MS 5000
+#define SERIAL_CHARS "0123456789ABCDEF"
+#define NAME_CHARS                                                       \
+	"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789" \
+	"._-"
 
 static int wait_for(int sock, short events, uint64_t deadline_ms)
 {
@@ -35,22 +40,41 @@ static int wait_for(int sock, short events, uint64_t deadline_ms)
 	}
 }
 
+static int send_request(int sock, const struct ipc_request *request)
+{
+	int r = wait_for(sock, POLLOUT, clock_ms() + ASK_LIMIT_MS);
+
+	if (r < 0)
+		return r;
+	if (send(sock, request, sizeof(*request), MSG_NOSIGNAL) < 0)
+		return -errno;
+	return 0;
+}
+
 int ipc_ask(int sock, enum ipc_type type, const char *busid)
 {
 	struct ipc_request request = { .type = type };
-	int r;
 
 	if (busid && strlen(busid) >= sizeof(request.busid))
 		return -EINVAL;
 	if (busid)
 		memcpy(request.busid, busid, strlen(busid) + 1);
+	return send_request(sock, &request);
+}
 
-	r = wait_for(sock, POLLOUT, clock_ms() + ASK_LIMIT_MS);
-	if (r < 0)
-		return r;
-	if (send(sock, &request, sizeof(request), MSG_NOSIGNAL) < 0)
-		return -errno;
-	return 0;
+int ipc_tell_peer(int sock, const struct tls_peer *peer)
+{
+	const struct ipc_request request = { .type = IPC_PEER, .peer = *peer };
+
+	return send_request(sock, &request);
+}
+
+void ipc_name_peer(char name[static IPC_NAME_BYTES],
+		   const struct tls_peer *peer, const char *address)
+{
+	const char *who = peer->name[0] != '\0' ? peer->name : peer->pin;
+
+	(void)snprintf(name, IPC_NAME_BYTES, "%.80s (%.70s)", who, address);
 }
 
 static bool is_answer(const struct ipc_answer *answer, size_t num_fds)
@@ -99,6 +123,25 @@ int ipc_receive_answer(int sock, struct ipc_answer *ret_answer,
 	return 0;
 }
 
+static bool is_text(const char *text, size_t cap, const char *chars)
+{
+	size_t len = strnlen(text, cap);
+
+	return len < cap && strspn(text, chars) == len;
+}
+
+/* What a verified certificate can say, and nothing else. */
+static bool is_peer(const struct tls_peer *peer)
+{
+	uint8_t pin[TLS_PIN_BYTES];
+
+	return is_text(peer->name, sizeof(peer->name), NAME_CHARS) &&
+	       is_text(peer->serial, sizeof(peer->serial), SERIAL_CHARS) &&
+	       peer->serial[0] != '\0' &&
+	       memchr(peer->pin, '\0', sizeof(peer->pin)) &&
+	       tls_pin_parse(peer->pin, pin) == 0;
+}
+
 /* The text of a bus id is the peer's and any will do; that it ends is ours. */
 static bool is_request(const struct ipc_request *request)
 {
@@ -106,6 +149,8 @@ static bool is_request(const struct ipc_request *request)
 	case IPC_LIST:
 	case IPC_GRANTED:
 		return true;
+	case IPC_PEER:
+		return is_peer(&request->peer);
 	case IPC_OPEN:
 		return memchr(request->busid, '\0', sizeof(request->busid));
 	default:

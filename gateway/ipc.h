@@ -19,7 +19,7 @@
 #include "vchan-transport/usbip.h"
 
 enum ipc_type {
-	IPC_LIST = 1, /* -> IPC_DEVICE for each device, then IPC_END */
+	IPC_LIST = 1, /* -> IPC_DEVICE for each, then IPC_END; or IPC_REFUSED */
 	IPC_OPEN,     /* -> IPC_OPENED with descriptors, or IPC_REFUSED */
 	IPC_DEVICE,
 	IPC_END,
@@ -51,11 +51,19 @@ struct ipc_answer {
 	struct usbip_device device; /* IPC_DEVICE, IPC_OPENED */
 	struct usbip_interface interfaces[USBIP_MAX_INTERFACES];
 	char reason[128]; /* IPC_REFUSED: for the log */
-	char serial[64];  /* disk */
+	/* IPC_REFUSED: for the peer, to whom rules and others are not told. */
+	char peer_reason[CHANNEL_REASON_BYTES];
+	char serial[64]; /* disk */
 };
+
+/* What both sides' logs call a peer that has proved who it is. */
+#define IPC_NAME_BYTES 160
+void ipc_name_peer(char name[static IPC_NAME_BYTES],
+		   const struct tls_peer *peer, const char *address);
 
 /* Session's side. 0 or -errno; an answer that does not come within the limit is -ETIMEDOUT. */
 int ipc_ask(int sock, enum ipc_type type, const char *busid);
+int ipc_tell_peer(int sock, const struct tls_peer *peer);
 /*
  * The next answer; with IPC_OPENED `*ret_device_fd` (or -1) and `*ret_lock_fd`,
  * which is kept open, and so locked, while the device is in use.
