@@ -73,6 +73,27 @@ static const int session_calls[] = {
 	SCMP_SYS(lseek), /* libusb rewinds usbfs after a reset */
 };
 
+/*
+ * Opening a device, beside what it is used with; the descriptor came through the
+ * manager's socket.
+ */
+static const int handshake_calls[] = {
+	SCMP_SYS(eventfd2), /* libusb_init */
+	SCMP_SYS(timerfd_create), SCMP_SYS(uname),
+	SCMP_SYS(pipe2),   /* the loop's signals */
+	SCMP_SYS(seccomp), /* sandbox_narrow; can only take away more */
+};
+
+/*
+ * libusb_init looks for usbfs, and libusb_wrap_sys_device for the name of its
+ * descriptor. They go on without it.
+ */
+static const int vain_calls[] = {
+	SCMP_SYS(openat),
+	SCMP_SYS(statfs),
+	SCMP_SYS(readlink),
+};
+
 /* By number, what libusb asks of usbfs, for a device that is open. */
 static const uint32_t session_ioctls[] = {
 	USBDEVFS_SUBMITURB,
@@ -140,6 +161,18 @@ static int allow_calls(scmp_filter_ctx filter, const int *calls, size_t num)
 	return 0;
 }
 
+/* They fail, where a sanitizer's runtime does not need them. */
+static int refuse_calls(scmp_filter_ctx filter, const int *calls, size_t num)
+{
+	uint32_t action = SANDBOX_IS_SANITIZED ? SCMP_ACT_ALLOW
+					       : SCMP_ACT_ERRNO(EACCES);
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < num; i++)
+		r = seccomp_rule_add(filter, action, calls[i], 0);
+	return r;
+}
+
 /* Allows a call where the masked low 32 bits of an argument are `value`. */
 static int allow_where(scmp_filter_ctx filter, int call, unsigned argument,
 		       uint32_t mask, uint32_t value)
@@ -189,7 +222,11 @@ static int allow_with_arguments(scmp_filter_ctx filter, enum sandbox_role role)
 	if (r == 0)
 		r = allow_where_one_of(filter, SCMP_SYS(ioctl), vchan_ioctls,
 				       ARRAY_SIZE(vchan_ioctls));
-	if (r == 0 && role == SANDBOX_SESSION)
+	/* seccomp_load, again in sandbox_narrow */
+	if (r == 0 && role == SANDBOX_HANDSHAKE)
+		r = allow_where(filter, SCMP_SYS(prctl), 0, UINT32_MAX,
+				PR_SET_NO_NEW_PRIVS);
+	if (r == 0 && role != SANDBOX_LINK)
 		r = allow_where_one_of(filter, SCMP_SYS(ioctl), session_ioctls,
 				       ARRAY_SIZE(session_ioctls));
 	return r;
@@ -199,9 +236,14 @@ static int allow_role(scmp_filter_ctx filter, enum sandbox_role role)
 {
 	int r = allow_calls(filter, common_calls, ARRAY_SIZE(common_calls));
 
-	if (r == 0 && role == SANDBOX_SESSION)
+	if (r == 0 && role != SANDBOX_LINK)
 		r = allow_calls(filter, session_calls,
 				ARRAY_SIZE(session_calls));
+	if (r == 0 && role == SANDBOX_HANDSHAKE)
+		r = allow_calls(filter, handshake_calls,
+				ARRAY_SIZE(handshake_calls));
+	if (r == 0 && role == SANDBOX_HANDSHAKE)
+		r = refuse_calls(filter, vain_calls, ARRAY_SIZE(vain_calls));
 	if (r == 0)
 		r = allow_with_arguments(filter, role);
 	return r;
@@ -239,4 +281,9 @@ int sandbox_enter(enum sandbox_role role)
 	if (r == 0)
 		r = restrict_calls(role);
 	return r;
+}
+
+int sandbox_narrow(void)
+{
+	return restrict_calls(SANDBOX_SESSION);
 }

@@ -20,6 +20,8 @@
 #endif
 
 enum sandbox_role {
+	/* A session before URBs flow; only narrower from there. */
+	SANDBOX_HANDSHAKE,
 	SANDBOX_SESSION, /* a channel, a device's descriptor, usbfs ioctls */
 	SANDBOX_LINK,    /* a channel and a socket, nothing else */
 };
@@ -34,5 +36,8 @@ void sandbox_at_entry(void);
  * 0 or -errno; a kernel without seccomp is an error, not a warning.
  */
 int sandbox_enter(enum sandbox_role role);
+
+/* From SANDBOX_HANDSHAKE, which was entered before, to SANDBOX_SESSION. */
+int sandbox_narrow(void);
 
 #endif

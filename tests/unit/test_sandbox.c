@@ -24,7 +24,9 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/timerfd.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -116,10 +118,10 @@ static int log_a_line(const int fds[2])
 	return write(STDERR_FILENO, "", 0) < 0 ? FAILED : PASSED;
 }
 
-static void both_roles_may_talk_use_memory_and_log(void **state)
+static void each_role_may_talk_use_memory_and_log(void **state)
 {
 	(void)state;
-	for (int role = SANDBOX_SESSION; role <= SANDBOX_LINK; role++) {
+	for (int role = SANDBOX_HANDSHAKE; role <= SANDBOX_LINK; role++) {
 		assert_passes((enum sandbox_role)role, talk);
 		assert_passes((enum sandbox_role)role, use_memory);
 		assert_passes((enum sandbox_role)role, log_a_line);
@@ -167,8 +169,27 @@ static int submit_urb(const int fds[2])
 static void a_session_may_use_an_image_and_usbfs(void **state)
 {
 	(void)state;
+	assert_passes(SANDBOX_HANDSHAKE, use_image);
+	assert_passes(SANDBOX_HANDSHAKE, submit_urb);
 	assert_passes(SANDBOX_SESSION, use_image);
 	assert_passes(SANDBOX_SESSION, submit_urb);
+}
+
+static int narrow_and_talk(const int fds[2])
+{
+	return sandbox_narrow() < 0 ? NO_ENTRY : talk(fds);
+}
+
+static int narrow_and_use_image(const int fds[2])
+{
+	return sandbox_narrow() < 0 ? NO_ENTRY : use_image(fds);
+}
+
+static void from_the_handshake_a_session_goes_on(void **state)
+{
+	(void)state;
+	assert_passes(SANDBOX_HANDSHAKE, narrow_and_talk);
+	assert_passes(SANDBOX_HANDSHAKE, narrow_and_use_image);
 }
 
 static int open_file(const int fds[2])
@@ -220,17 +241,58 @@ static int type_for_terminal(const int fds[2])
 static void what_no_role_needs_kills_it(void **state)
 {
 	static child_fn *const forbidden[] = {
-		open_file,      open_socket, start_process,     run_program,
-		map_executable, kill_parent, type_for_terminal,
+		open_socket,    start_process, run_program,
+		map_executable, kill_parent,   type_for_terminal,
 	};
 
 	(void)state;
 	if (SANDBOX_IS_SANITIZED)
 		skip();
 	for (size_t i = 0; i < sizeof(forbidden) / sizeof(forbidden[0]); i++) {
+		assert_is_killed(SANDBOX_HANDSHAKE, forbidden[i]);
 		assert_is_killed(SANDBOX_SESSION, forbidden[i]);
 		assert_is_killed(SANDBOX_LINK, forbidden[i]);
 	}
+}
+
+static int may_not_open(const int fds[2])
+{
+	char path[8];
+
+	(void)fds;
+	return open("/dev/null", O_RDONLY | O_CLOEXEC) == -1 &&
+			       errno == EACCES &&
+			       readlink("/proc/self/fd/0", path,
+					sizeof(path)) == -1 &&
+			       errno == EACCES
+		       ? PASSED
+		       : FAILED;
+}
+
+static int narrow_and_open(const int fds[2])
+{
+	return sandbox_narrow() < 0 ? NO_ENTRY : open_file(fds);
+}
+
+static int narrow_and_make_timer(const int fds[2])
+{
+	(void)fds;
+	if (sandbox_narrow() < 0)
+		return NO_ENTRY;
+	return timerfd_create(CLOCK_MONOTONIC, 0) < 0 ? FAILED : PASSED;
+}
+
+/* libusb tries to in vain before there is a device; nobody does later. */
+static void files_stay_closed_in_a_handshake_and_kill_later(void **state)
+{
+	(void)state;
+	if (SANDBOX_IS_SANITIZED)
+		skip();
+	assert_passes(SANDBOX_HANDSHAKE, may_not_open);
+	assert_is_killed(SANDBOX_HANDSHAKE, narrow_and_open);
+	assert_is_killed(SANDBOX_HANDSHAKE, narrow_and_make_timer);
+	assert_is_killed(SANDBOX_SESSION, open_file);
+	assert_is_killed(SANDBOX_LINK, open_file);
 }
 
 static void a_link_that_touches_a_device_or_file_is_killed(void **state)
@@ -336,10 +398,13 @@ at_entry_files_are_private_and_a_closed_peer_is_no_signal(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(both_roles_may_talk_use_memory_and_log),
+		cmocka_unit_test(each_role_may_talk_use_memory_and_log),
 		cmocka_unit_test(the_system_s_log_can_be_written_within),
 		cmocka_unit_test(a_session_may_use_an_image_and_usbfs),
+		cmocka_unit_test(from_the_handshake_a_session_goes_on),
 		cmocka_unit_test(what_no_role_needs_kills_it),
+		cmocka_unit_test(
+			files_stay_closed_in_a_handshake_and_kill_later),
 		cmocka_unit_test(
 			a_link_that_touches_a_device_or_file_is_killed),
 		cmocka_unit_test(inside_no_capability_is_left),

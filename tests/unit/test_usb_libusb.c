@@ -2,6 +2,10 @@
 /* The libusb device itself: opening, requests, unplugging, memory, closing. */
 #include "tests/unit/usb_libusb_bed.h"
 
+#include <sys/wait.h>
+
+#include "vchan-transport/sandbox.h"
+
 #define KIB ((size_t)1024)
 
 /* Opening and closing. */
@@ -29,6 +33,40 @@ static void close_attaches_drivers_where_there_were_some(void **state)
 
 	assert_string_equal(usbfs.journal, "release 0, release 2, attach 0, ");
 	assert_int_equal(fcntl(usbfs.fd, F_GETFD), -1);
+}
+
+/* In a child: the exit status is how far it came. */
+static int open_within(void)
+{
+	struct usb_device *device;
+
+	if (sandbox_enter(SANDBOX_HANDSHAKE) < 0)
+		return 1;
+	if (usb_libusb_open(bed.loop, usbfs.fd, &device) < 0)
+		return 2;
+	if (sandbox_narrow() < 0)
+		return 3;
+	device->ops->close(device);
+	return strcmp(usbfs.journal, "detach 0, claim 0, claim 2, "
+				     "release 0, release 2, attach 0, ") == 0
+		       ? 0
+		       : 4;
+}
+
+static void what_opens_a_device_is_in_the_sandbox_of_a_handshake(void **state)
+{
+	int status;
+	pid_t pid = fork();
+
+	(void)state;
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		sandbox_at_entry();
+		_exit(open_within());
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	(void)close(usbfs.fd);
 }
 
 static void
@@ -322,6 +360,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			close_attaches_drivers_where_there_were_some, set_up,
 			tear_down),
+		cmocka_unit_test_setup_teardown(
+			what_opens_a_device_is_in_the_sandbox_of_a_handshake,
+			set_up, tear_down),
 		cmocka_unit_test_setup_teardown(
 			an_interface_of_another_program_is_busy_and_all_is_put_back,
 			set_up, tear_down),
