@@ -270,6 +270,7 @@ $(BUILD)/lint/%.tidy: %.c $(BUILD)/%.o .clang-tidy
 define install_kinds
 0755 $(PREFIX)/sbin $(filter %-gateway %-frontend,$(programs))
 0755 $(PREFIX)/bin $(filter %/xusbip,$(programs))
+0755 $(PREFIX)/bin $(wildcard certs/xusbip-ca)
 0644 $(PREFIX)/share/man/man1 $(wildcard docs/man/*.1)
 0644 $(PREFIX)/share/man/man5 $(wildcard docs/man/*.5)
 0644 $(PREFIX)/share/man/man8 $(wildcard docs/man/*.8)
