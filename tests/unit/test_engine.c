@@ -15,80 +15,8 @@
 
 #include <cmocka.h>
 
-#include "tests/fake/engine_bench.h"
+#include "engine_bed.h"
 #include "vchan-transport/urb_check.h"
-
-#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
-#define REPLY_BYTES   65536
-
-static bool over_shm = true;
-static bool over_socket = false;
-
-static int setup(void **state)
-{
-	struct engine_bench *b = malloc(sizeof(*b));
-	bool is_shm = *(const bool *)*state;
-
-	*state = b;
-	return b ? engine_bench_open(b, is_shm, ENGINE_BENCH_BUDGET) : -1;
-}
-
-static int teardown(void **state)
-{
-	engine_bench_close(*state);
-	free(*state);
-	return 0;
-}
-
-/* Sends one command, its data and its packets, and lets them arrive. */
-static void submit(struct engine_bench *b, const struct usbip_header *h,
-		   const void *data, size_t data_bytes)
-{
-	assert_true(engine_bench_send_header(b, h));
-	assert_true(engine_bench_send(b, data, data_bytes));
-	engine_bench_turn(b);
-}
-
-/* The one URB that the device holds. */
-static struct urb *held(struct engine_bench *b)
-{
-	assert_int_equal(b->device.num_held, 1);
-	return b->device.held[0];
-}
-
-static struct usbip_ret_submit expect_ret(struct engine_bench *b,
-					  uint32_t seqnum)
-{
-	struct usbip_header h;
-
-	assert_true(engine_bench_receive_header(b, &h));
-	assert_int_equal(h.command, USBIP_RET_SUBMIT);
-	assert_int_equal(h.seqnum, seqnum);
-	assert_int_equal(h.devid, 0);
-	assert_int_equal(h.direction, 0);
-	assert_int_equal(h.endpoint, 0);
-	return h.ret_submit;
-}
-
-static void expect_answer(struct engine_bench *b, uint32_t seqnum, int status,
-			  size_t actual_length)
-{
-	struct usbip_ret_submit r = expect_ret(b, seqnum);
-
-	assert_int_equal(r.status, status);
-	assert_int_equal(r.actual_length, actual_length);
-}
-
-/* The data of a reply: what the device wrote, and nothing of the poison. */
-static void expect_data(struct engine_bench *b, size_t n)
-{
-	static uint8_t bytes[REPLY_BYTES];
-
-	assert_true(n <= sizeof(bytes));
-	assert_true(engine_bench_receive(b, bytes, n));
-	for (size_t i = 0; i < n; i++)
-		assert_int_equal(bytes[i], fake_usb_byte(i));
-}
 
 /* -------------------------------------------------------- bulk, interrupt */
 

@@ -15,25 +15,10 @@
 
 #include <cmocka.h>
 
-#include "tests/fake/engine_bench.h"
+#include "engine_bed.h"
 #include "tests/fake/shm_tap.h"
 
-static int setup(void **state)
-{
-	struct engine_bench *b = malloc(sizeof(*b));
-
-	*state = b;
-	return b ? engine_bench_open(b, true, ENGINE_BENCH_BUDGET) : -1;
-}
-
-static int teardown(void **state)
-{
-	engine_bench_close(*state);
-	free(*state);
-	return 0;
-}
-
-static void submit(struct engine_bench *b, uint32_t seqnum, uint32_t length)
+static void submit_in(struct engine_bench *b, uint32_t seqnum, uint32_t length)
 {
 	struct usbip_header h = engine_bench_submit(seqnum, 0x81, length);
 
@@ -41,7 +26,8 @@ static void submit(struct engine_bench *b, uint32_t seqnum, uint32_t length)
 	engine_bench_turn(b);
 }
 
-static void expect_answer(struct engine_bench *b, uint32_t seqnum, int status)
+static void expect_end_answer(struct engine_bench *b, uint32_t seqnum,
+			      int status)
 {
 	struct usbip_header h;
 	uint8_t byte;
@@ -68,7 +54,7 @@ static void a_peer_that_ends_has_its_urbs_cancelled(void **state)
 
 	b->device.is_cancelling = true;
 	for (uint32_t i = 0; i < 3; i++)
-		submit(b, i, 16);
+		submit_in(b, i, 16);
 	assert_int_equal(channel_end(b->peer), 0);
 	assert_int_equal(engine_bench_run(b), ENGINE_PEER_ENDED);
 	assert_int_equal(b->device.num_cancels, 3);
@@ -83,7 +69,7 @@ static void a_peer_that_dies_has_its_urbs_cancelled(void **state)
 	struct engine_bench *b = *state;
 
 	b->device.is_cancelling = true;
-	submit(b, 1, 16);
+	submit_in(b, 1, 16);
 	lose_peer(b);
 	assert_int_equal(engine_bench_run(b), ENGINE_PEER_LOST);
 	assert_int_equal(b->device.num_cancels, 1);
@@ -95,8 +81,8 @@ static void a_peer_that_dies_with_answers_unread_is_noticed(void **state)
 	struct engine_bench *b = *state;
 
 	b->device.is_cancelling = true;
-	submit(b, 1, 1u << 20);
-	submit(b, 2, 1u << 20);
+	submit_in(b, 1, 1u << 20);
+	submit_in(b, 2, 1u << 20);
 	fake_usb_device_finish(&b->device, b->device.held[0], 0, 1u << 20);
 	engine_bench_turn(b);
 	lose_peer(b);
@@ -108,7 +94,7 @@ static void a_loss_with_an_unlink_under_way_cancels_no_second_time(void **state)
 {
 	struct engine_bench *b = *state;
 
-	submit(b, 1, 16);
+	submit_in(b, 1, 16);
 	assert_true(engine_bench_send_unlink(b, 2, 1));
 	engine_bench_turn(b);
 	lose_peer(b);
@@ -123,8 +109,8 @@ static void the_end_waits_for_what_the_device_holds(void **state)
 {
 	struct engine_bench *b = *state;
 
-	submit(b, 1, 16);
-	submit(b, 2, 16);
+	submit_in(b, 1, 16);
+	submit_in(b, 2, 16);
 	assert_int_equal(channel_end(b->peer), 0);
 	engine_bench_turn(b);
 	assert_int_equal(b->device.num_cancels, 2);
@@ -147,7 +133,7 @@ static void a_peer_that_breaks_the_channel_is_told_from_a_lost_one(void **state)
 					      ENGINE_BENCH_BUDGET),
 			 0);
 	b.device.is_cancelling = true;
-	submit(&b, 1, 16);
+	submit_in(&b, 1, 16);
 	memset(tap.memory, 0xf0, SHM_TAP_CONTROL_BYTES);
 	assert_int_equal(engine_bench_run(&b), ENGINE_BAD_CHANNEL);
 	assert_int_equal(b.device.num_held, 0);
@@ -210,7 +196,7 @@ static void a_peer_that_sleeps_is_woken_by_an_answer(void **state)
 	struct engine_bench *b = *state;
 	struct iovec pieces[2];
 
-	submit(b, 1, 16);
+	submit_in(b, 1, 16);
 	assert_int_equal(channel_peek(b->peer, pieces), 0);
 	assert_false(channel_arm(b->peer, CHANNEL_READ));
 	assert_int_equal(poll_peer(b), 0);
@@ -218,7 +204,7 @@ static void a_peer_that_sleeps_is_woken_by_an_answer(void **state)
 	fake_usb_device_finish(&b->device, b->device.held[0], 0, 16);
 	engine_bench_turn(b);
 	assert_int_equal(poll_peer(b), 1);
-	expect_answer(b, 1, 0);
+	expect_end_answer(b, 1, 0);
 }
 
 static void
@@ -250,11 +236,11 @@ static void an_unplugged_device_answers_what_it_held_and_ends(void **state)
 	struct engine_bench *b = *state;
 
 	for (uint32_t i = 0; i < 3; i++)
-		submit(b, i, 16);
+		submit_in(b, i, 16);
 	fake_usb_device_unplug(&b->device);
 	assert_int_equal(engine_bench_run(b), ENGINE_DEVICE_GONE);
 	for (uint32_t i = 0; i < 3; i++)
-		expect_answer(b, i, -ESHUTDOWN);
+		expect_end_answer(b, i, -ESHUTDOWN);
 	assert_int_equal(b->device.num_cancels, 0);
 	assert_string_equal(engine_end_sentence(b->engine),
 			    "device was unplugged");
@@ -274,7 +260,7 @@ a_device_that_goes_while_nobody_reads_ends_within_a_limit(void **state)
 {
 	struct engine_bench *b = *state;
 
-	submit(b, 1, 1u << 20);
+	submit_in(b, 1, 1u << 20);
 	fake_usb_device_finish(&b->device, b->device.held[0], 0, 1u << 20);
 	engine_bench_turn(b);
 	fake_usb_device_unplug(&b->device);
@@ -285,7 +271,7 @@ static void a_device_that_keeps_its_urbs_is_stuck_within_a_limit(void **state)
 {
 	struct engine_bench *b = *state;
 
-	submit(b, 1, 16);
+	submit_in(b, 1, 16);
 	lose_peer(b);
 	assert_int_equal(engine_bench_run(b), ENGINE_STUCK);
 	assert_int_equal(b->device.num_held, 1);
@@ -300,13 +286,13 @@ static void stopping_answers_what_is_done_and_cancels_the_rest(void **state)
 	struct engine_bench *b = *state;
 
 	b->device.is_cancelling = true;
-	submit(b, 1, 16);
-	submit(b, 2, 16);
+	submit_in(b, 1, 16);
+	submit_in(b, 2, 16);
 	fake_usb_device_finish(&b->device, b->device.held[0], 0, 16);
 	engine_stop(b->engine);
 	engine_stop(b->engine);
 	assert_int_equal(engine_bench_run(b), ENGINE_STOPPED);
-	expect_answer(b, 1, 0);
+	expect_end_answer(b, 1, 0);
 	assert_int_equal(b->device.num_cancels, 1);
 	assert_true(engine_bench_is_silent(b));
 }
@@ -316,7 +302,7 @@ static void the_first_reason_to_end_is_the_one_that_is_told(void **state)
 	struct engine_bench *b = *state;
 
 	b->device.is_cancelling = true;
-	submit(b, 1, 16);
+	submit_in(b, 1, 16);
 	fake_usb_device_unplug(&b->device);
 	engine_stop(b->engine);
 	lose_peer(b);

@@ -14,26 +14,10 @@
 
 #include <cmocka.h>
 
-#include "tests/fake/engine_bench.h"
+#include "engine_bed.h"
 #include "vchan-transport/urb_check.h"
 
-#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
-#define MAX_DATA      32768
-
-static int setup(void **state)
-{
-	struct engine_bench *b = malloc(sizeof(*b));
-
-	*state = b;
-	return b ? engine_bench_open(b, true, ENGINE_BENCH_BUDGET) : -1;
-}
-
-static int teardown(void **state)
-{
-	engine_bench_close(*state);
-	free(*state);
-	return 0;
-}
+#define MAX_DATA 32768
 
 /* Data, if it goes out, is fake_usb_byte() all the way. */
 static void submit_iso(struct engine_bench *b, uint8_t endpoint,
@@ -59,12 +43,6 @@ static void submit_iso(struct engine_bench *b, uint8_t endpoint,
 	engine_bench_turn(b);
 }
 
-static struct urb *held(struct engine_bench *b)
-{
-	assert_int_equal(b->device.num_held, 1);
-	return b->device.held[0];
-}
-
 /* The device moved so much of each packet, and gives the URB back. */
 static void finish_iso(struct engine_bench *b, const uint32_t *actual,
 		       const int *statuses)
@@ -83,15 +61,12 @@ static void finish_iso(struct engine_bench *b, const uint32_t *actual,
 	fake_usb_device_finish(&b->device, urb, 0, 0);
 }
 
-static struct usbip_ret_submit expect_ret(struct engine_bench *b)
+static struct usbip_ret_submit expect_iso_ret(struct engine_bench *b)
 {
-	struct usbip_header h;
+	struct usbip_ret_submit r = expect_ret(b, 5);
 
-	assert_true(engine_bench_receive_header(b, &h));
-	assert_int_equal(h.command, USBIP_RET_SUBMIT);
-	assert_int_equal(h.seqnum, 5);
-	assert_int_equal(h.ret_submit.start_frame, 99);
-	return h.ret_submit;
+	assert_int_equal(r.start_frame, 99);
+	return r;
 }
 
 static void expect_packet(struct engine_bench *b,
@@ -127,7 +102,7 @@ static void data_in_is_packed_without_the_gaps_between_packets(void **state)
 	submit_iso(b, 0x85, 512, packets, 4);
 	assert_int_equal(held(b)->type, USB_ISOCHRONOUS);
 	finish_iso(b, actual, NULL);
-	r = expect_ret(b);
+	r = expect_iso_ret(b);
 	assert_int_equal(r.status, 0);
 	assert_int_equal(r.actual_length, sizeof(data));
 	assert_int_equal(r.num_packets, 4);
@@ -162,7 +137,7 @@ static void data_out_arrives_whole_with_its_gaps(void **state)
 	finish_iso(b, actual, NULL);
 
 	/* No data, but packets, and the header has their sum. */
-	r = expect_ret(b);
+	r = expect_iso_ret(b);
 	assert_int_equal(r.actual_length, 120);
 	expect_packet(b, &packets[0], 100, 0);
 	expect_packet(b, &packets[1], 20, 0);
@@ -184,7 +159,7 @@ static void packets_that_failed_are_counted(void **state)
 
 	submit_iso(b, 0x85, 30, packets, 3);
 	finish_iso(b, actual, statuses);
-	r = expect_ret(b);
+	r = expect_iso_ret(b);
 	assert_int_equal(r.status, 0);
 	assert_int_equal(r.error_count, 2);
 	assert_int_equal(r.actual_length, 13);
@@ -206,7 +181,7 @@ static void no_packet_counts_for_more_than_it_asked_for(void **state)
 	held(b)->packets[0].actual_length = 0xffffffff;
 	held(b)->packets[1].actual_length = 11;
 	fake_usb_device_finish(&b->device, held(b), 0, 0);
-	assert_int_equal(expect_ret(b).actual_length, 20);
+	assert_int_equal(expect_iso_ret(b).actual_length, 20);
 	assert_true(engine_bench_receive(b, data, sizeof(data)));
 	expect_packet(b, &packets[0], 10, 0);
 	expect_packet(b, &packets[1], 10, 0);
@@ -223,7 +198,7 @@ static void what_a_peer_says_of_results_means_nothing(void **state)
 	assert_int_equal(held(b)->packets[0].actual_length, 0);
 	assert_int_equal(held(b)->packets[0].status, 0);
 	fake_usb_device_finish(&b->device, held(b), 0, 0);
-	assert_int_equal(expect_ret(b).actual_length, 0);
+	assert_int_equal(expect_iso_ret(b).actual_length, 0);
 	expect_packet(b, &packets[0], 0, 0);
 }
 
@@ -244,7 +219,7 @@ static void an_urb_without_packets_is_done_at_once(void **state)
 		assert_true(engine_bench_send_header(b, &h));
 		if (i / 2 == 1)
 			assert_true(engine_bench_send(b, data, 64));
-		r = expect_ret(b);
+		r = expect_iso_ret(b);
 		assert_int_equal(r.status, 0);
 		assert_int_equal(r.actual_length, 0);
 		assert_int_equal(r.num_packets, none[i % 2]);
@@ -269,7 +244,7 @@ static void the_most_packets_pass(void **state)
 	}
 	submit_iso(b, 0x85, MAX_DATA, packets, USBIP_MAX_ISO_PACKETS);
 	finish_iso(b, actual, NULL);
-	assert_int_equal(expect_ret(b).actual_length, sum);
+	assert_int_equal(expect_iso_ret(b).actual_length, sum);
 	assert_true(engine_bench_receive(b, data, sum));
 	for (uint32_t i = 0; i < USBIP_MAX_ISO_PACKETS; i++)
 		expect_packet(b, &packets[i], actual[i], 0);
@@ -289,7 +264,7 @@ static void a_small_list_after_a_large_one_is_its_own(void **state)
 		submit_iso(b, 0x85, 10, packets, counts[i]);
 		assert_int_equal(held(b)->num_packets, counts[i]);
 		finish_iso(b, actual, NULL);
-		r = expect_ret(b);
+		r = expect_iso_ret(b);
 		assert_int_equal(r.num_packets, counts[i]);
 		for (uint32_t k = 0; k < counts[i]; k++)
 			expect_packet(b, &packets[k], 0, 0);

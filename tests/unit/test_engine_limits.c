@@ -15,43 +15,11 @@
 
 #include <cmocka.h>
 
-#include "tests/fake/engine_bench.h"
+#include "engine_bed.h"
 #include "vchan-transport/urb_check.h"
 
-#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
-#define MIB           (1u << 20)
-#define FLOOD_BYTES   4096
-
-static bool over_shm = true;
-static bool over_socket = false;
-
-static int setup(void **state)
-{
-	struct engine_bench *b = malloc(sizeof(*b));
-	bool is_shm = *(const bool *)*state;
-
-	*state = b;
-	return b ? engine_bench_open(b, is_shm, ENGINE_BENCH_BUDGET) : -1;
-}
-
-static int teardown(void **state)
-{
-	engine_bench_close(*state);
-	free(*state);
-	return 0;
-}
-
-static void expect_answer(struct engine_bench *b, uint32_t seqnum, int status,
-			  size_t actual_length)
-{
-	struct usbip_header h;
-
-	assert_true(engine_bench_receive_header(b, &h));
-	assert_int_equal(h.command, USBIP_RET_SUBMIT);
-	assert_int_equal(h.seqnum, seqnum);
-	assert_int_equal(h.ret_submit.status, status);
-	assert_int_equal(h.ret_submit.actual_length, actual_length);
-}
+#define MIB         (1u << 20)
+#define FLOOD_BYTES 4096
 
 /* ------------------------------------------------------------------ budget */
 

@@ -17,26 +17,11 @@
 
 #include <cmocka.h>
 
-#include "tests/fake/engine_bench.h"
+#include "engine_bed.h"
 
 #define MAX_DEPTH     9
 #define MAX_URBS      2
 #define UNLINK_OFFSET 1000000
-
-static int setup(void **state)
-{
-	struct engine_bench *b = malloc(sizeof(*b));
-
-	*state = b;
-	return b ? engine_bench_open(b, true, ENGINE_BENCH_BUDGET) : -1;
-}
-
-static int teardown(void **state)
-{
-	engine_bench_close(*state);
-	free(*state);
-	return 0;
-}
 
 static void send_submit(struct engine_bench *b, uint32_t seqnum)
 {
