@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "gateway/config_checks.h"
+#include "gateway/config_lists.h"
 #include "vchan-transport/channel.h"
 
 #define MIB            ((long)1 << 20)
@@ -64,44 +65,60 @@ static void get_string(cfg_t *section, const char *name, char *to, size_t cap)
 		(void)snprintf(to, cap, "%s", cfg_getstr(section, name));
 }
 
-static void read_domains(struct policy_domains *domains, cfg_t *section)
+static int read_rule(struct policy_rule *rule, unsigned line, cfg_t *section)
 {
-	domains->num = 0;
-	if (!config_has_domains(section))
-		return;
-	for (unsigned i = 0; i < cfg_size(section, "domains"); i++)
-		(void)snprintf(domains->names[domains->num++],
-			       sizeof(domains->names[0]), "%s",
-			       cfg_getnstr(section, "domains", i));
-}
-
-static void read_rule(struct policy_rule *rule, cfg_t *section)
-{
+	rule->line = line;
+	rule->is_deny = cfg_getbool(section, "deny");
 	rule->vendor = get_id(section, "vendor", &rule->has_vendor);
 	rule->product = get_id(section, "product", &rule->has_product);
 	get_string(section, "serial", rule->serial, sizeof(rule->serial));
 	get_string(section, "busid", rule->busid, sizeof(rule->busid));
-	read_domains(&rule->domains, section);
+	get_string(section, "remote", rule->remote, sizeof(rule->remote));
+	rule->has_hash = cfg_size(section, "descriptors") > 0 &&
+			 tls_pin_parse(cfg_getstr(section, "descriptors"),
+				       rule->hash) == 0;
+	config_read_patterns(section, "interfaces_any", &rule->any);
+	config_read_patterns(section, "interfaces_all", &rule->all);
+	config_read_patterns(section, "interfaces_only", &rule->only);
+	config_read_patterns(section, "interfaces_none", &rule->none);
+	return config_read_audience(section, &rule->to);
 }
 
-static void read_virtuals(struct config *config, cfg_t *cfg, const char *name,
-			  enum ipc_kind kind)
+static int read_rules(struct config *config, cfg_t *cfg)
+{
+	for (unsigned i = 0; i < cfg_size(cfg, "export"); i++) {
+		int r = read_rule(&config->rules[config->num_rules++],
+				  config_rule_line(i),
+				  cfg_getnsec(cfg, "export", i));
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int read_virtuals(struct config *config, cfg_t *cfg, const char *name,
+			 enum ipc_kind kind)
 {
 	for (unsigned i = 0; i < cfg_size(cfg, name); i++) {
 		struct config_virtual *v =
 			&config->virtuals[config->num_virtuals++];
 		cfg_t *section = cfg_getnsec(cfg, name, i);
+		int r;
 
 		v->kind = kind;
 		(void)snprintf(v->busid, sizeof(v->busid), "%s",
 			       cfg_title(section));
-		read_domains(&v->domains, section);
+		r = config_read_audience(section, &v->to);
+		if (r < 0)
+			return r;
 		if (kind != IPC_KIND_DISK)
 			continue;
 		get_string(section, "image", v->image, sizeof(v->image));
 		v->is_read_only = cfg_getbool(section, "read_only");
 		v->is_high_speed = cfg_getbool(section, "high_speed");
 	}
+	return 0;
 }
 
 static void read_gateways(struct config *config, cfg_t *cfg)
@@ -113,7 +130,7 @@ static void read_gateways(struct config *config, cfg_t *cfg)
 
 		(void)snprintf(g->domain, sizeof(g->domain), "%s",
 			       cfg_title(section));
-		read_domains(&g->domains, section);
+		config_read_names(section, "domains", &g->domains);
 	}
 }
 
@@ -137,6 +154,29 @@ static void read_remotes(struct config *config, cfg_t *cfg)
 				  tls_pin_parse(cfg_getstr(section, "pin"),
 						remote->pin) == 0;
 	}
+}
+
+/* A rule for devices of a remote that is not there has a wrong letter in it. */
+static int check_rule_remotes(const struct config *config, const char *path)
+{
+	for (size_t i = 0; i < config->num_rules; i++) {
+		const struct policy_rule *rule = &config->rules[i];
+		bool is_known = rule->remote[0] == '\0' ||
+				strcmp(rule->remote, "*") == 0;
+
+		for (size_t j = 0; j < config->num_remotes; j++)
+			is_known |= strcmp(rule->remote,
+					   config->remotes[j].name) == 0;
+		if (is_known)
+			continue;
+		(void)snprintf(refusal, CONFIG_WHY_BYTES,
+			       "%s:%u: remote = \"%s\": there is no remote of "
+			       "this name; name one in remote \"%s\" { address "
+			       "= ... }",
+			       path, rule->line, rule->remote, rule->remote);
+		return -EINVAL;
+	}
+	return 0;
 }
 
 static int read_listen(struct config *config, cfg_t *cfg)
@@ -193,49 +233,68 @@ static int read_config(struct config *config, cfg_t *cfg)
 		(unsigned)cfg_getint(cfg, "calls_per_second");
 	config->peer_timeout_s = (unsigned)cfg_getint(cfg, "peer_timeout");
 	get_string(cfg, "tls_dir", config->tls_dir, sizeof(config->tls_dir));
-	for (unsigned i = 0; i < cfg_size(cfg, "export"); i++)
-		read_rule(&config->rules[config->num_rules++],
-			  cfg_getnsec(cfg, "export", i));
-	read_virtuals(config, cfg, "disk", IPC_KIND_DISK);
-	read_virtuals(config, cfg, "zero", IPC_KIND_ZERO);
+	r = read_rules(config, cfg);
+	if (r == 0)
+		r = read_virtuals(config, cfg, "disk", IPC_KIND_DISK);
+	if (r == 0)
+		r = read_virtuals(config, cfg, "zero", IPC_KIND_ZERO);
+	if (r < 0)
+		return r;
 	read_gateways(config, cfg);
 	read_remotes(config, cfg);
-	return 0;
+	return check_rule_remotes(config, cfg->filename);
 }
 
 /* ---- the file ---- */
 
+/* The macros want char *, and libconfuse copies all of it. */
+static char not_given[] = CONFIG_NOT_GIVEN;
+
+#define AUDIENCE_OPTIONS                                     \
+	CFG_STR_LIST("domains", not_given, CFGF_NONE),       \
+		CFG_STR_LIST("peers", not_given, CFGF_NONE), \
+		CFG_STR_LIST("users", not_given, CFGF_NONE)
+
+static cfg_opt_t export_options[] = {
+	CFG_STR("vendor", NULL, CFGF_NODEFAULT),
+	CFG_STR("product", NULL, CFGF_NODEFAULT),
+	CFG_STR("serial", NULL, CFGF_NODEFAULT),
+	CFG_STR("busid", NULL, CFGF_NODEFAULT),
+	CFG_STR("descriptors", NULL, CFGF_NODEFAULT),
+	CFG_STR("remote", NULL, CFGF_NODEFAULT),
+	CFG_STR_LIST("interfaces_any", not_given, CFGF_NONE),
+	CFG_STR_LIST("interfaces_all", not_given, CFGF_NONE),
+	CFG_STR_LIST("interfaces_only", not_given, CFGF_NONE),
+	CFG_STR_LIST("interfaces_none", not_given, CFGF_NONE),
+	CFG_BOOL("deny", cfg_false, CFGF_NONE),
+	AUDIENCE_OPTIONS,
+	CFG_END(),
+};
+static cfg_opt_t disk_options[] = {
+	CFG_STR("image", NULL, CFGF_NODEFAULT),
+	CFG_BOOL("read_only", cfg_false, CFGF_NONE),
+	CFG_BOOL("high_speed", cfg_false, CFGF_NONE),
+	AUDIENCE_OPTIONS,
+	CFG_END(),
+};
+static cfg_opt_t zero_options[] = {
+	AUDIENCE_OPTIONS,
+	CFG_END(),
+};
+static cfg_opt_t gateway_options[] = {
+	CFG_STR_LIST("domains", not_given, CFGF_NONE),
+	CFG_END(),
+};
+static cfg_opt_t remote_options[] = {
+	CFG_STR("address", NULL, CFGF_NODEFAULT),
+	CFG_STR("tls_dir", NULL, CFGF_NODEFAULT),
+	CFG_STR("pin", NULL, CFGF_NODEFAULT),
+	CFG_END(),
+};
+
 static cfg_t *new_grammar(void)
 {
-	/* The macros want char *, and libconfuse copies all of it. */
 	static char default_listen[] = "{ \"unix:/run/xusbip/gateway.sock\" }";
-	static char no_domains[] = CONFIG_NO_DOMAINS;
-	cfg_opt_t export_options[] = {
-		CFG_STR("vendor", NULL, CFGF_NODEFAULT),
-		CFG_STR("product", NULL, CFGF_NODEFAULT),
-		CFG_STR("serial", NULL, CFGF_NODEFAULT),
-		CFG_STR("busid", NULL, CFGF_NODEFAULT),
-		CFG_STR_LIST("domains", no_domains, CFGF_NONE),
-		CFG_END(),
-	};
-	cfg_opt_t disk_options[] = {
-		CFG_STR("image", NULL, CFGF_NODEFAULT),
-		CFG_BOOL("read_only", cfg_false, CFGF_NONE),
-		CFG_BOOL("high_speed", cfg_false, CFGF_NONE),
-		CFG_STR_LIST("domains", no_domains, CFGF_NONE),
-		CFG_END(),
-	};
-	cfg_opt_t domains_options[] = {
-		/* of zero and gateway */
-		CFG_STR_LIST("domains", no_domains, CFGF_NONE),
-		CFG_END(),
-	};
-	cfg_opt_t remote_options[] = {
-		CFG_STR("address", NULL, CFGF_NODEFAULT),
-		CFG_STR("tls_dir", NULL, CFGF_NODEFAULT),
-		CFG_STR("pin", NULL, CFGF_NODEFAULT),
-		CFG_END(),
-	};
 	cfg_opt_t options[] = {
 		CFG_STR_LIST("listen", default_listen, CFGF_NONE),
 		CFG_STR("socket_mode", "0600", CFGF_NONE),
@@ -254,9 +313,9 @@ static cfg_t *new_grammar(void)
 		CFG_SEC("export", export_options, CFGF_MULTI),
 		CFG_SEC("disk", disk_options,
 			CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES),
-		CFG_SEC("zero", domains_options,
+		CFG_SEC("zero", zero_options,
 			CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES),
-		CFG_SEC("gateway", domains_options,
+		CFG_SEC("gateway", gateway_options,
 			CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES),
 		CFG_SEC("remote", remote_options,
 			CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES),

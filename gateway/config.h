@@ -23,7 +23,7 @@
 #define CONFIG_MAX_GATEWAYS      16
 #define CONFIG_MAX_REMOTES       16
 
-#define CONFIG_REMOTE_NAME_BYTES 16
+#define CONFIG_REMOTE_NAME_BYTES POLICY_REMOTE_BYTES
 
 #define CONFIG_VCHAN_RING_BYTES  262144
 
@@ -37,14 +37,14 @@ struct config_virtual {
 	char image[256]; /* disk: absolute path */
 	bool is_read_only;
 	bool is_high_speed;
-	struct policy_domains domains;
+	struct policy_audience to;
 };
 
 /* A gateway in another domain, and the guests that this domain's manager makes
  * known to it. */
 struct config_gateway {
 	char domain[POLICY_NAME_BYTES]; /* its name or UUID */
-	struct policy_domains domains;
+	struct policy_names domains;
 };
 
 /*

@@ -10,12 +10,14 @@
 #include <confuse.h>
 
 #include "gateway/config.h"
+#include "gateway/config_lists.h"
 #include "vchan-transport/channel.h"
 
-#define NAME_CHARS \
-	"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
-
 #define MIB ((long)1 << 20)
+
+/* libconfuse has no place for them: they are of the one file that is read. */
+static unsigned section_line;
+static unsigned rule_lines[CONFIG_MAX_RULES];
 
 static const char *last_string(cfg_opt_t *opt)
 {
@@ -234,13 +236,52 @@ static int check_serial(cfg_t *cfg, cfg_opt_t *opt)
 	return -1;
 }
 
+/* As it is called where it is: a remote passes on what it has from others. */
 static int check_busid(cfg_t *cfg, cfg_opt_t *opt)
 {
 	const char *text = last_string(opt);
+	size_t len = strlen(text);
 
-	if (strlen(text) < USBIP_BUSID_BYTES && policy_is_kernel_busid(text))
+	if (len > 0 && len < USBIP_BUSID_BYTES &&
+	    strspn(text, CONFIG_NAME_CHARS "@") == len)
 		return 0;
 	cfg_error(cfg, "busid = \"%s\": give a bus id such as \"1-1.2\"", text);
+	return -1;
+}
+
+static bool is_remote_name(const char *text)
+{
+	size_t len = strlen(text);
+
+	return len > 0 && len < CONFIG_REMOTE_NAME_BYTES &&
+	       strspn(text, CONFIG_NAME_CHARS) == len;
+}
+
+static int check_rule_remote(cfg_t *cfg, cfg_opt_t *opt)
+{
+	const char *text = last_string(opt);
+
+	if (strcmp(text, "*") == 0 || is_remote_name(text))
+		return 0;
+	cfg_error(cfg,
+		  "remote = \"%s\": give the name of a remote section, or "
+		  "\"*\"",
+		  text);
+	return -1;
+}
+
+/* A hash has the form of a pin. */
+static int check_hash(cfg_t *cfg, cfg_opt_t *opt)
+{
+	uint8_t hash[TLS_PIN_BYTES];
+
+	if (tls_pin_parse(last_string(opt), hash) == 0)
+		return 0;
+	cfg_error(
+		cfg,
+		"%s = \"%s\": give sha256: and 64 hexadecimal digits, as "
+		"sha256sum /sys/bus/usb/devices/BUSID/descriptors prints them",
+		cfg_opt_name(opt), last_string(opt));
 	return -1;
 }
 
@@ -258,11 +299,7 @@ static int check_image(cfg_t *cfg, cfg_opt_t *opt)
 	return -1;
 }
 
-/* Stands in CONFIG_NO_DOMAINS; no name has it. */
-#define NO_DOMAIN "\t"
-
-/* What Xen's tools call domains; nothing in it needs escaping in a log. */
-static bool is_domain_name(const char *text)
+bool config_is_domain(const char *text)
 {
 	size_t len = strlen(text);
 
@@ -273,40 +310,6 @@ static bool is_domain_name(const char *text)
 			return false;
 	}
 	return true;
-}
-
-static int check_domain(cfg_t *cfg, cfg_opt_t *opt)
-{
-	if (cfg_opt_size(opt) > POLICY_MAX_DOMAINS) {
-		cfg_error(cfg,
-			  "domains: more than %d of them; \"*\" stands "
-			  "for all",
-			  POLICY_MAX_DOMAINS);
-		return -1;
-	}
-	if (is_domain_name(last_string(opt)) ||
-	    strcmp(last_string(opt), NO_DOMAIN) == 0)
-		return 0;
-	cfg_error(cfg,
-		  "domains: give names of up to %d printable characters, "
-		  "UUIDs, or \"*\"",
-		  POLICY_NAME_BYTES - 1);
-	return -1;
-}
-
-bool config_has_domains(cfg_t *section)
-{
-	return cfg_size(section, "domains") > 0 &&
-	       strcmp(cfg_getnstr(section, "domains", 0), NO_DOMAIN) != 0;
-}
-
-/* An empty list would read like "nobody" and mean the opposite. */
-static int check_domains(cfg_t *cfg, cfg_t *section)
-{
-	if (cfg_size(section, "domains") > 0)
-		return 0;
-	cfg_error(cfg, "domains: name at least one domain, or remove the line");
-	return -1;
 }
 
 /* Within one kind libconfuse refuses it already. */
@@ -330,7 +333,7 @@ static int check_virtual(cfg_t *cfg, cfg_opt_t *opt)
 	size_t len = strlen(name);
 
 	if (len == 0 || len >= USBIP_BUSID_BYTES ||
-	    strspn(name, NAME_CHARS) != len || strchr("._-", name[0]))
+	    strspn(name, CONFIG_NAME_CHARS) != len || strchr("._-", name[0]))
 		cfg_error(cfg,
 			  "%s \"%s\": a name has 1 to 31 letters, digits "
 			  "and ._- and starts with a letter or a digit",
@@ -354,8 +357,39 @@ static int check_virtual(cfg_t *cfg, cfg_opt_t *opt)
 		cfg_error(cfg, "disk \"%s\": say which file: image = \"/path\"",
 			  name);
 	else
-		return check_domains(cfg, section);
+		return config_lists_check(cfg, section);
 	return -1;
+}
+
+void config_note_section(const cfg_t *section)
+{
+	section_line = (unsigned)section->line;
+}
+
+unsigned config_rule_line(size_t index)
+{
+	return rule_lines[index];
+}
+
+/* What all of a rule's words of one value are; its lists are config_lists.h's. */
+static bool has_attribute(cfg_t *section)
+{
+	static const char *const words[] = {
+		"vendor", "product", "serial", "busid", "descriptors", "remote"
+	};
+	static const char *const lists[] = { "interfaces_any", "interfaces_all",
+					     "interfaces_only",
+					     "interfaces_none" };
+
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+		if (cfg_size(section, words[i]) > 0)
+			return true;
+	}
+	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
+		if (config_has_list(section, lists[i]))
+			return true;
+	}
+	return false;
 }
 
 static int check_export(cfg_t *cfg, cfg_opt_t *opt)
@@ -363,16 +397,26 @@ static int check_export(cfg_t *cfg, cfg_opt_t *opt)
 	unsigned n = cfg_opt_size(opt);
 	cfg_t *section = cfg_opt_getnsec(opt, n - 1);
 
-	if (n > CONFIG_MAX_RULES)
+	if (n > CONFIG_MAX_RULES) {
 		cfg_error(cfg, "export: more than %d rules", CONFIG_MAX_RULES);
-	else if (cfg_size(section, "vendor") + cfg_size(section, "product") +
-			 cfg_size(section, "serial") +
-			 cfg_size(section, "busid") ==
-		 0)
+		return -1;
+	}
+	rule_lines[n - 1] = section_line;
+	if (config_lists_check(cfg, section) < 0)
+		return -1;
+	if (!has_attribute(section))
 		cfg_error(cfg, "export: an empty rule exports nothing; give "
-			       "vendor, product, serial or busid");
+			       "vendor, product, serial, busid, descriptors, "
+			       "remote or interfaces_...");
+	else if (cfg_size(section, "busid") > 0 &&
+		 cfg_size(section, "remote") == 0 &&
+		 !policy_is_kernel_busid(cfg_getstr(section, "busid")))
+		cfg_error(cfg,
+			  "busid = \"%s\": give a bus id such as \"1-1.2\"; "
+			  "other names are for devices of a remote",
+			  cfg_getstr(section, "busid"));
 	else
-		return check_domains(cfg, section);
+		return 0;
 	return -1;
 }
 
@@ -385,12 +429,12 @@ static int check_gateway(cfg_t *cfg, cfg_opt_t *opt)
 	if (n > CONFIG_MAX_GATEWAYS)
 		cfg_error(cfg, "gateway: more than %d of them",
 			  CONFIG_MAX_GATEWAYS);
-	else if (!is_domain_name(name) || strcmp(name, "*") == 0)
+	else if (!config_is_domain(name) || strcmp(name, "*") == 0)
 		cfg_error(cfg,
 			  "gateway \"%s\": give the name of up to %d printable "
 			  "characters, or the UUID, of its domain",
 			  name, POLICY_NAME_BYTES - 1);
-	else if (!config_has_domains(section))
+	else if (!config_has_list(section, "domains"))
 		cfg_error(cfg,
 			  "gateway \"%s\": say for which domains: domains = { "
 			  "\"name\" }",
@@ -405,13 +449,11 @@ static int check_remote(cfg_t *cfg, cfg_opt_t *opt)
 	unsigned n = cfg_opt_size(opt);
 	cfg_t *section = cfg_opt_getnsec(opt, n - 1);
 	const char *name = cfg_title(section);
-	size_t len = strlen(name);
 
 	if (n > CONFIG_MAX_REMOTES)
 		cfg_error(cfg, "remote: more than %d of them",
 			  CONFIG_MAX_REMOTES);
-	else if (len == 0 || len >= CONFIG_REMOTE_NAME_BYTES ||
-		 strspn(name, NAME_CHARS) != len)
+	else if (!is_remote_name(name))
 		cfg_error(cfg,
 			  "remote \"%s\": a name has 1 to %d letters, digits "
 			  "and ._-",
@@ -444,12 +486,11 @@ static const struct {
 	{ "export|product", check_id },
 	{ "export|serial", check_serial },
 	{ "export|busid", check_busid },
-	{ "export|domains", check_domain },
+	{ "export|descriptors", check_hash },
+	{ "export|remote", check_rule_remote },
 	{ "disk", check_virtual },
 	{ "disk|image", check_image },
-	{ "disk|domains", check_domain },
 	{ "zero", check_virtual },
-	{ "zero|domains", check_domain },
 	{ "calls_per_second", check_calls_per_second },
 	{ "peer_timeout", check_peer_timeout },
 	{ "tls_dir", check_tls_dir },
@@ -458,12 +499,16 @@ static const struct {
 	{ "remote|tls_dir", check_tls_dir },
 	{ "remote|pin", check_pin },
 	{ "gateway", check_gateway },
-	{ "gateway|domains", check_domain },
 };
 
 void config_checks_set(cfg_t *cfg)
 {
+	static const char *const listed[] = { "export", "disk", "zero",
+					      "gateway" };
+
 	for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]); i++)
 		(void)cfg_set_validate_func(cfg, checks[i].name,
 					    checks[i].check);
+	for (size_t i = 0; i < sizeof(listed) / sizeof(listed[0]); i++)
+		config_lists_set(cfg, listed[i]);
 }

@@ -7,20 +7,26 @@
 #define CONFIG_CHECKS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <sys/types.h>
 
 #include "vchan-transport/address.h"
 
 struct cfg_t;
 
-/* The list "domains" of a section without one: an empty one can be told from it. */
-#define CONFIG_NO_DOMAINS "{ \"\t\" }"
+#define CONFIG_NAME_CHARS \
+	"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
 
 /* Every check, for the options that it is for. */
 void config_checks_set(struct cfg_t *cfg);
 
-/* Does the section say domains = { ... }? */
-bool config_has_domains(struct cfg_t *section);
+/* A section begins; where libconfuse is by its end is not where it began. */
+void config_note_section(const struct cfg_t *section);
+/* The line where the index-th export begins. */
+unsigned config_rule_line(size_t index);
+
+/* What Xen's tools call domains; nothing in it needs escaping in a log. */
+bool config_is_domain(const char *text);
 /* "0660" and the like. */
 bool config_parse_mode(const char *text, mode_t *ret_mode);
 /* "any" stands for the CID that a listener has for every caller. */

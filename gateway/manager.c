@@ -210,11 +210,11 @@ static bool has_other_listeners(const struct config *a, const struct config *b)
 static bool has_domains(const struct config *config)
 {
 	for (size_t i = 0; i < config->num_rules; i++) {
-		if (config->rules[i].domains.num > 0)
+		if (config->rules[i].to.domains.num > 0)
 			return true;
 	}
 	for (size_t i = 0; i < config->num_virtuals; i++) {
-		if (config->virtuals[i].domains.num > 0)
+		if (config->virtuals[i].to.domains.num > 0)
 			return true;
 	}
 	return false;

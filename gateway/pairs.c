@@ -199,10 +199,10 @@ static int read_domains(struct pairs *p)
 static bool is_guest_of(const struct config_gateway *gateway,
 			const struct domain *f)
 {
-	const struct policy_domains *domains = &gateway->domains;
+	const struct policy_names *domains = &gateway->domains;
 
 	if (f->domid != 0)
-		return policy_is_given_to(domains, &f->peer);
+		return policy_is_listed(domains, &f->peer);
 	for (size_t i = 0; i < domains->num; i++) {
 		if (policy_is_called(&f->peer, domains->names[i]))
 			return true;

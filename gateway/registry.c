@@ -38,9 +38,9 @@ struct registry {
 
 /* ---- judging ---- */
 
-static enum policy_verdict judge(const struct registry *registry,
-				 const struct registry_usb *usb,
-				 const struct policy_peer *peer)
+static struct policy_verdict judge(const struct registry *registry,
+				   const struct registry_usb *usb,
+				   const struct policy_peer *peer)
 {
 	return policy_judge(registry->config->rules,
 			    registry->config->num_rules, &usb->policy, peer);
@@ -199,7 +199,7 @@ static int open_node(const struct registry *registry, struct registry_usb *usb,
 		return refuse_broken(answer, r,
 				     "its descriptors cannot be read");
 	}
-	if (judge(registry, usb, peer) != POLICY_EXPORTED) {
+	if (judge(registry, usb, peer).outcome != POLICY_EXPORTED) {
 		(void)close(fd);
 		return refuse(answer, USBIP_ST_NODEV, -EPERM,
 			      "it became another device while it was opened");
@@ -212,13 +212,14 @@ static int open_usb(struct registry *registry, struct registry_usb *usb,
 		    const struct policy_peer *peer, struct ipc_answer *answer,
 		    int *ret_device_fd, int *ret_lock_fd)
 {
-	enum policy_verdict verdict = judge(registry, usb, peer);
+	struct policy_verdict verdict = judge(registry, usb, peer);
+	char why[POLICY_SENTENCE_BYTES];
 	int lock_fd;
 	int r;
 
-	if (verdict != POLICY_EXPORTED)
-		return refuse(answer, USBIP_ST_NODEV, -EPERM,
-			      policy_verdict_sentence(verdict));
+	policy_verdict_sentence(&verdict, why);
+	if (verdict.outcome != POLICY_EXPORTED)
+		return refuse(answer, USBIP_ST_NODEV, -EPERM, why);
 	r = take_lock(registry, usb->device.busid, answer, &lock_fd);
 	if (r < 0)
 		return r;
@@ -286,9 +287,9 @@ int registry_open(struct registry *registry, const char *busid,
 	int r;
 
 	*ret_answer = (struct ipc_answer){ .type = IPC_OPENED };
-	if (i >= 0 && !policy_is_given_to(&config->virtuals[i].domains, peer))
+	if (i >= 0 && !policy_is_given_to(&config->virtuals[i].to, peer))
 		return refuse(ret_answer, USBIP_ST_NODEV, -EPERM,
-			      policy_verdict_sentence(POLICY_NOT_GIVEN));
+			      "its section does not give it to this peer");
 	if (i >= 0)
 		r = open_virtual(registry, (size_t)i, ret_answer, ret_device_fd,
 				 ret_lock_fd);
@@ -300,6 +301,35 @@ int registry_open(struct registry *registry, const char *busid,
 			      "there is no such device");
 	if (r == 0)
 		tell_change(registry);
+	return r;
+}
+
+/* ---- what rules say of one device ---- */
+
+bool registry_is_given(struct registry *registry, const char *busid,
+		       const struct policy_peer *peer)
+{
+	const struct config *config = registry->config;
+	struct registry_usb usb = { 0 };
+	int i = find_virtual(config, busid);
+
+	if (i >= 0)
+		return policy_is_given_to(&config->virtuals[i].to, peer);
+	/* A virtual one without a section, or one of another gateway. */
+	if (!policy_is_kernel_busid(busid))
+		return strchr(busid, '@') != NULL;
+	return find_usb(registry, busid, &usb) < 0 ||
+	       judge(registry, &usb, peer).outcome == POLICY_EXPORTED;
+}
+
+int registry_find(struct registry *registry, const char *busid,
+		  struct policy_device *ret_device)
+{
+	struct registry_usb usb = { 0 };
+	int r = find_usb(registry, busid, &usb);
+
+	if (r == 0)
+		*ret_device = usb.policy;
 	return r;
 }
 
@@ -315,7 +345,7 @@ static int list_virtuals(const struct registry *registry,
 		struct ipc_answer answer = { .type = IPC_DEVICE };
 		int r;
 
-		if (!policy_is_given_to(&config->virtuals[i].domains, peer))
+		if (!policy_is_given_to(&config->virtuals[i].to, peer))
 			continue;
 		describe_virtual(&config->virtuals[i], i, &answer);
 		r = each(arg, &answer);
@@ -349,7 +379,7 @@ static int list_usb(const struct registry *registry, struct udev_enumerate *all,
 		int r;
 
 		if (registry_read_usb(syspath, busid_of(syspath), &usb) < 0 ||
-		    judge(registry, &usb, peer) != POLICY_EXPORTED)
+		    judge(registry, &usb, peer).outcome != POLICY_EXPORTED)
 			continue;
 		if (room-- == 0)
 			return 0;
@@ -391,7 +421,8 @@ int registry_list(struct registry *registry, const struct policy_peer *peer,
 static void on_plugged(const struct registry *registry, const char *syspath)
 {
 	const char *busid = busid_of(syspath);
-	enum policy_verdict verdict;
+	char sentence[POLICY_SENTENCE_BYTES];
+	struct policy_verdict verdict;
 	struct registry_usb usb = { 0 };
 	int r = registry_read_usb(syspath, busid, &usb);
 
@@ -401,13 +432,13 @@ static void on_plugged(const struct registry *registry, const char *syspath)
 		return;
 	}
 	verdict = judge(registry, &usb, NULL);
-	if (verdict == POLICY_EXPORTED)
-		log_info("device %s (%04x:%04x): plugged in: exported", busid,
-			 usb.device.vendor, usb.device.product);
+	policy_verdict_sentence(&verdict, sentence);
+	if (verdict.outcome == POLICY_EXPORTED)
+		log_info("device %s (%04x:%04x): plugged in: %s", busid,
+			 usb.device.vendor, usb.device.product, sentence);
 	else
 		log_debug("device %s (%04x:%04x): plugged in: %s", busid,
-			  usb.device.vendor, usb.device.product,
-			  policy_verdict_sentence(verdict));
+			  usb.device.vendor, usb.device.product, sentence);
 }
 
 static void on_udev(void *arg, short revents)
@@ -468,7 +499,7 @@ int registry_new(struct loop *loop, const struct config *config,
 		registry_free(registry);
 		return -ENOMEM;
 	}
-	r = start_monitor(registry, loop);
+	r = loop ? start_monitor(registry, loop) : 0;
 	if (r < 0)
 		log_warn("udev: plugging in and out will not be logged: %s",
 			 strerror(-r));

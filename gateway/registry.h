@@ -7,6 +7,8 @@
 #ifndef REGISTRY_H
 #define REGISTRY_H
 
+#include <stdbool.h>
+
 #include "gateway/config.h"
 #include "gateway/ipc.h"
 #include "gateway/policy.h"
@@ -17,7 +19,7 @@ struct registry;
 /*
  * Borrows the configuration until registry_set_config or registry_free. Also
  * logs what is plugged in and unplugged; where that cannot be watched it says
- * so and goes on.
+ * so and goes on. Without a loop nothing is watched.
  */
 int registry_new(struct loop *loop, const struct config *config,
 		 struct registry **ret_registry);
@@ -42,6 +44,17 @@ void registry_on_change(struct registry *registry,
 typedef int registry_cb(void *arg, const struct ipc_answer *answer);
 int registry_list(struct registry *registry, const struct policy_peer *peer,
 		  registry_cb *each, void *arg);
+
+/*
+ * Would this peer still get the device that it has, by the configuration as it
+ * is now? One that is gone is given: its session ends by itself.
+ */
+bool registry_is_given(struct registry *registry, const char *busid,
+		       const struct policy_peer *peer);
+
+/* What rules see of a device of this machine; 0 or -ENOENT. */
+int registry_find(struct registry *registry, const char *busid,
+		  struct policy_device *ret_device);
 
 /*
  * Opens a device for a session: 0 with IPC_OPENED in *ret_answer, its

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "gateway/hash.h"
+
 /* Reads from the beginning to the end: the length, or -errno. */
 static ssize_t read_whole(int fd, void *to, size_t cap)
 {
@@ -97,9 +99,16 @@ void registry_describe(struct usbip_device *device,
 	}
 }
 
+int registry_judge_by(struct policy_device *policy, const struct descriptors *d)
+{
+	policy_describe(policy, d);
+	return hash_sha256(d->bytes, d->num_bytes, policy->hash);
+}
+
 int registry_read_descriptors(struct registry_usb *usb, int fd)
 {
-	uint8_t *bytes = malloc(DESCRIPTORS_MAX_BYTES);
+	/* usbfs leaves out, unwritten, what a wTotalLength is too long by. */
+	uint8_t *bytes = calloc(1, DESCRIPTORS_MAX_BYTES);
 	struct descriptors d;
 	ssize_t n;
 	int r;
@@ -110,9 +119,7 @@ int registry_read_descriptors(struct registry_usb *usb, int fd)
 	r = n < 0 ? (int)n : descriptors_parse(&d, bytes, (size_t)n);
 	if (r == 0) {
 		registry_describe(&usb->device, usb->interfaces, &d);
-		usb->policy.vendor = d.vendor;
-		usb->policy.product = d.product;
-		usb->policy.is_hub = policy_is_hub(&d);
+		r = registry_judge_by(&usb->policy, &d);
 	}
 	free(bytes);
 	return r;

@@ -24,6 +24,10 @@ int registry_read_usb(const char *syspath, const char *busid,
 /* From a "descriptors" file of sysfs or from usbfs: both give all of them. */
 int registry_read_descriptors(struct registry_usb *usb, int fd);
 
+/* What rules look at in descriptors; 0 or -ENOMEM. */
+int registry_judge_by(struct policy_device *policy,
+		      const struct descriptors *descriptors);
+
 /* The record's fields that descriptors tell. */
 void registry_describe(struct usbip_device *device,
 		       struct usbip_interface interfaces[USBIP_MAX_INTERFACES],

@@ -167,9 +167,9 @@ static int set_up(void **state)
 	config.vchan_ring_bytes = 65536;
 	config.num_virtuals = 1;
 	config.virtuals[0].kind = IPC_KIND_ZERO;
-	config.virtuals[0].domains.num = 1;
-	(void)snprintf(config.virtuals[0].domains.names[0], POLICY_NAME_BYTES,
-		       "%s", "u1");
+	config.virtuals[0].to.domains.num = 1;
+	(void)snprintf(config.virtuals[0].to.domains.names[0],
+		       POLICY_NAME_BYTES, "%s", "u1");
 	(void)snprintf(env.runtime_dir, sizeof(env.runtime_dir), "%s",
 		       "/tmp/test_guest_XXXXXX");
 	assert_non_null(mkdtemp(env.runtime_dir));

@@ -477,8 +477,10 @@ static void on_change(void *arg)
 
 static void a_guest_sees_and_opens_only_what_is_given_to_it(void **state)
 {
-	const struct policy_peer u1 = { .kind = POLICY_PEER_DOMAIN, .name = "u1" };
-	const struct policy_peer u2 = { .kind = POLICY_PEER_DOMAIN, .name = "u2" };
+	const struct policy_peer u1 = { .kind = POLICY_PEER_DOMAIN,
+					.name = "u1" };
+	const struct policy_peer u2 = { .kind = POLICY_PEER_DOMAIN,
+					.name = "u2" };
 	struct config *config = new_config();
 	struct registry *registry;
 	struct ipc_answer answer;
@@ -489,9 +491,9 @@ static void a_guest_sees_and_opens_only_what_is_given_to_it(void **state)
 	int none = -1;
 
 	(void)state;
-	config->virtuals[1].domains.num = 1;
-	(void)snprintf(config->virtuals[1].domains.names[0], POLICY_NAME_BYTES,
-		       "%s", "u1");
+	config->virtuals[1].to.domains.num = 1;
+	(void)snprintf(config->virtuals[1].to.domains.names[0],
+		       POLICY_NAME_BYTES, "%s", "u1");
 	assert_int_equal(loop_new(&loop), 0);
 	assert_int_equal(registry_new(loop, config, &registry), 0);
 	registry_on_change(registry, on_change, &num_changes);

@@ -177,9 +177,9 @@ static void open_bed(struct bed *bed)
 
 		v->kind = IPC_KIND_ZERO;
 		(void)snprintf(v->busid, sizeof(v->busid), "zero%zu", i);
-		v->domains.num = 1;
-		(void)snprintf(v->domains.names[0], POLICY_NAME_BYTES, "u%zu",
-			       i);
+		v->to.domains.num = 1;
+		(void)snprintf(v->to.domains.names[0], POLICY_NAME_BYTES,
+			       "u%zu", i);
 	}
 	assert_int_equal(loop_new(&bed->loop), 0);
 	assert_int_equal(loop_on_signal(bed->loop, SIGCHLD, on_child, bed), 0);
