@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import resource
 import signal
 import stat
 import subprocess
@@ -112,6 +113,23 @@ def test_a_client_gets_a_certificate_that_is_no_gateways(bench):
         assert "unsuitable certificate purpose" in ca.verify(
             role, name, purpose, status=2)
     assert "DNS:anna\n" in ca.text("client", "anna")
+
+
+def test_the_line_that_is_printed_brings_a_host_its_folder(bench):
+    ca = Ca(bench, "c a")
+    said = ca.do("issue", "gateway", "lab") + ca.do("issue", "client", "anna")
+    tls = os.path.join(bench.dir, "etc", "tls")
+    env = tool_before(bench, "ssh", 'shift; exec sh -c "umask 022; $*"')
+
+    for line in re.findall("^Copy it: (.*)$", said, re.M):
+        subprocess.run(line.replace("/etc/xusbip/tls", tls), shell=True,
+                       env=env, check=True, timeout=LIMIT_S)
+
+    assert sorted(os.listdir(tls)) == [
+        "ca.pem", "client.key", "client.pem", "crl.pem", "gateway.key",
+        "gateway.pem"]
+    for path in (tls, *(os.path.join(tls, name) for name in os.listdir(tls))):
+        assert stat.S_IMODE(os.stat(path).st_mode) & 0o077 == 0, path
 
 
 def test_a_gateway_named_by_an_address_is_reached_by_it(bench):
@@ -456,6 +474,35 @@ def test_what_cannot_be_signed_leaves_nothing_behind(bench):
     for args in (("issue", "client", "otto"), ("renew", "anna"),
                  ("revoke", "anna")):
         assert "key values mismatch" in ca.refuse(FAILED, *args)
+
+    assert ca.tree() == before
+
+
+def test_a_full_disk_leaves_nothing_behind(bench):
+    ca = Ca(bench)
+    ca.do("issue", "client", "anna")
+    before = ca.tree()
+
+    for args in (("issue", "client", "otto"), ("revoke", "anna")):
+        assert "File too large" in ca.refuse(
+            FAILED, *args, restore_signals=False, preexec_fn=lambda:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100000, 100000)))
+
+    assert ca.tree() == before
+
+
+def test_what_openssl_has_not_written_to_its_end_is_not_kept(bench):
+    ca = Ca(bench)
+    ca.do("issue", "client", "anna")
+    before = ca.tree()
+
+    for option in ("-keyout", "-out"):
+        env = tool_before(bench, "openssl", 'PATH=${PATH#*:} openssl "$@" || '
+                          f'exit; for a; do [ "$b" != {option} ] || '
+                          'truncate -s 100 "$a"; b=$a; done; exit 0')
+        for args in (("issue", "client", "otto"), ("renew", "anna")):
+            ca.refuse(FAILED, *args, env=env)
+    ca.refuse(FAILED, "revoke", "anna", env=env)
 
     assert ca.tree() == before
 
