@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "vchan-transport/tls.h"
 #include "vchan-transport/warden.h"
 
 ssize_t channel_peek(struct channel *c, struct iovec ret_pieces[2])
@@ -101,6 +102,14 @@ const char *channel_kind(const struct channel *c)
 bool channel_tells_reasons(const struct channel *c)
 {
 	return c->ops->tells_reasons && c->ops->tells_reasons(c);
+}
+
+int channel_reason(struct channel *c, uint64_t deadline_ms,
+		   unsigned *ret_status, char why[static HANDSHAKE_WHY_BYTES])
+{
+	if (!c->ops->reason)
+		return -EOPNOTSUPP;
+	return c->ops->reason(c, deadline_ms, ret_status, why);
 }
 
 uint64_t clock_ms(void)
@@ -331,6 +340,27 @@ static int connect_vsock(const struct address *to, uint64_t deadline_ms,
 				deadline_ms, ret_fd);
 }
 
+static int connect_tls(const struct address *to,
+		       const struct channel_options *options,
+		       uint64_t deadline_ms, struct channel **ret_channel,
+		       char *why)
+{
+	struct tls_context *context;
+	int fd;
+	int r = tls_context_new(TLS_CLIENT,
+				options->tls_dir ? options->tls_dir : TLS_DIR,
+				&context, why);
+
+	if (r < 0)
+		return r;
+	r = connect_tcp(to, deadline_ms, &fd, why);
+	if (r == 0)
+		r = channel_tls_connect(fd, context, to->host, options->tls_pin,
+					deadline_ms, ret_channel, why);
+	tls_context_free(context);
+	return r;
+}
+
 int channel_connect(const struct address *to,
 		    const struct channel_options *options, uint64_t deadline_ms,
 		    struct channel **ret_channel,
@@ -354,10 +384,7 @@ int channel_connect(const struct address *to,
 		return warden_connect(to, options->ring_bytes, deadline_ms,
 				      ret_channel, why);
 	case ADDRESS_TLS:
-		(void)snprintf(why, CHANNEL_WHY_BYTES,
-			       "%s: addresses are not carried by this build",
-			       address_kind_name(to->kind));
-		break;
+		return connect_tls(to, options, deadline_ms, ret_channel, why);
 	}
 	if (r == 0 && to->kind == ADDRESS_UNIX)
 		r = channel_shm_join(fd, deadline_ms, ret_channel);

@@ -68,6 +68,10 @@ struct channel_ops {
 	int (*end)(struct channel *c);
 	/* NULL: no. */
 	bool (*tells_reasons)(const struct channel *c);
+	/* NULL: there never is one. */
+	int (*reason)(struct channel *c, uint64_t deadline_ms,
+		      unsigned *ret_status,
+		      char why[static HANDSHAKE_WHY_BYTES]);
 	void (*free)(struct channel *c);
 };
 
@@ -124,7 +128,10 @@ bool channel_arm(struct channel *c, unsigned want);
  */
 bool channel_wake(struct channel *c, int fd);
 
-/* The descriptors to poll for `want`; returns how many. */
+/*
+ * The descriptors to poll for `want`; returns how many. Also asks for what the
+ * channel itself waits for, to send on what it has taken.
+ */
 size_t channel_fds(struct channel *c, unsigned want,
 		   struct channel_fd ret_fds[CHANNEL_MAX_FDS]);
 
@@ -146,6 +153,15 @@ const char *channel_kind(const struct channel *c);
  */
 #define CHANNEL_REASON_BYTES 128
 bool channel_tells_reasons(const struct channel *c);
+
+/*
+ * What the other side told about the end beside the stream: over Xen the
+ * gateway's last word, over TLS the alert; waits for it, and drops what it
+ * still sends. 0 with one of enum exit_status, -ENOENT if it is gone without a
+ * word, -ETIMEDOUT, -EOPNOTSUPP for a channel that never has one.
+ */
+int channel_reason(struct channel *c, uint64_t deadline_ms,
+		   unsigned *ret_status, char why[static HANDSHAKE_WHY_BYTES]);
 
 /*
  * For conversations with one question at a time.  Each waits at most until
@@ -242,12 +258,5 @@ struct channel_last_word {
 	uint32_t status; /* enum exit_status */
 	char why[HANDSHAKE_WHY_BYTES];
 };
-
-/*
- * Waits for the last word: 0, -ENOENT if the gateway is gone without one,
- * -ETIMEDOUT, -EOPNOTSUPP for a channel without a life_fd.
- */
-int channel_reason(struct channel *c, uint64_t deadline_ms,
-		   unsigned *ret_status, char why[static HANDSHAKE_WHY_BYTES]);
 
 #endif

@@ -343,6 +343,30 @@ static size_t vchan_fds(struct channel *c, unsigned want,
 	return 2;
 }
 
+static int vchan_reason(struct channel *c, uint64_t deadline_ms,
+			unsigned *ret_status,
+			char why[static HANDSHAKE_WHY_BYTES])
+{
+	struct channel_vchan *s = vchan_of(c);
+
+	if (s->life_fd < 0)
+		return -EOPNOTSUPP;
+	while (!s->is_gone) {
+		struct pollfd p = { .fd = s->life_fd, .events = POLLIN };
+		uint64_t now = clock_ms();
+
+		if (now >= deadline_ms)
+			return -ETIMEDOUT;
+		if (poll(&p, 1, (int)(deadline_ms - now)) > 0)
+			(void)hear_warden(s);
+	}
+	if (!s->has_last_word)
+		return -ENOENT;
+	*ret_status = s->last_word.status;
+	memcpy(why, s->last_word.why, sizeof(s->last_word.why));
+	return 0;
+}
+
 static void vchan_free(struct channel *c)
 {
 	struct channel_vchan *s = vchan_of(c);
@@ -365,28 +389,6 @@ const struct channel_ops channel_vchan_ops = {
 	.wake = vchan_wake,
 	.fds = vchan_fds,
 	.end = vchan_end,
+	.reason = vchan_reason,
 	.free = vchan_free,
 };
-
-int channel_reason(struct channel *c, uint64_t deadline_ms,
-		   unsigned *ret_status, char why[static HANDSHAKE_WHY_BYTES])
-{
-	struct channel_vchan *s = vchan_of(c);
-
-	if (c->ops != &channel_vchan_ops || s->life_fd < 0)
-		return -EOPNOTSUPP;
-	while (!s->is_gone) {
-		struct pollfd p = { .fd = s->life_fd, .events = POLLIN };
-		uint64_t now = clock_ms();
-
-		if (now >= deadline_ms)
-			return -ETIMEDOUT;
-		if (poll(&p, 1, (int)(deadline_ms - now)) > 0)
-			(void)hear_warden(s);
-	}
-	if (!s->has_last_word)
-		return -ENOENT;
-	*ret_status = s->last_word.status;
-	memcpy(why, s->last_word.why, sizeof(s->last_word.why));
-	return 0;
-}

@@ -50,18 +50,16 @@ bool channel_watch_arm(struct channel_watch *w, unsigned want)
 	struct channel_fd fds[CHANNEL_MAX_FDS];
 	size_t n;
 
-	if ((want ^ w->want) & (CHANNEL_READ | CHANNEL_WRITE)) {
-		n = channel_fds(w->channel, want, fds);
-		for (size_t i = 0; i < n && i < w->num_fds; i++) {
-			struct channel_watch_fd *f = &w->fds[i];
+	/* A channel may have to write what its owner has long forgotten. */
+	n = channel_fds(w->channel, want, fds);
+	for (size_t i = 0; i < n && i < w->num_fds; i++) {
+		struct channel_watch_fd *f = &w->fds[i];
 
-			if (!f->watch || f->is_bell ||
-			    f->events == fds[i].events)
-				continue;
-			f->events = fds[i].events;
-			if (loop_watch_set(f->watch, f->events) < 0)
-				drop(f);
-		}
+		if (!f->watch || f->is_bell || f->events == fds[i].events)
+			continue;
+		f->events = fds[i].events;
+		if (loop_watch_set(f->watch, f->events) < 0)
+			drop(f);
 	}
 	w->want = want;
 	return channel_arm(w->channel, want);

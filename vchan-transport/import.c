@@ -33,6 +33,10 @@ static enum exit_status status_of(int error)
 	case -EPROTO:
 	case -EBADMSG:
 		return EXIT_PROTOCOL;
+	case -EKEYREJECTED:
+		return EXIT_NOT_TRUSTED;
+	case -ENOKEY:
+		return EXIT_CONFIG;
 	default:
 		return EXIT_CANNOT_REACH;
 	}
@@ -61,6 +65,17 @@ static void guard_against_bells(const struct import *import)
 	(void)alarm((unsigned)(left_ms / 1000) + STUCK_S);
 }
 
+/* Do a failure's words leave nothing to be asked? */
+static bool is_explained(enum address_kind kind, int error)
+{
+	if (kind == ADDRESS_XEN)
+		return true;
+	if (kind != ADDRESS_TLS)
+		return false;
+	return error == -EKEYREJECTED || error == -ENOKEY || error == -EACCES ||
+	       error == -EPROTO;
+}
+
 enum exit_status import_open(struct import *import,
 			     const struct address *address)
 {
@@ -72,13 +87,8 @@ enum exit_status import_open(struct import *import,
 			    &import->channel, why);
 	if (r == 0)
 		return EXIT_OK;
-	/* Over Xen the words say what to do, for it is known. */
-	if (address->kind == ADDRESS_XEN)
+	if (is_explained(address->kind, r))
 		return failure_set(&import->failure, status_of(r),
-				   "cannot connect to %s: %s", import->gateway,
-				   why);
-	if (r == -EOPNOTSUPP)
-		return failure_set(&import->failure, EXIT_FAILED,
 				   "cannot connect to %s: %s", import->gateway,
 				   why);
 	return failure_set(&import->failure, status_of(r),
@@ -141,8 +151,9 @@ static enum exit_status broke(struct import *import, int r, const char *doing)
 	const char *why = strerror(-r);
 	char reason[HANDSHAKE_WHY_BYTES];
 
-	if (r == -EPIPE || r == -ECONNRESET) {
-		status = EXIT_PROTOCOL;
+	if (r == -EPIPE || r == -ECONNRESET || r == -EACCES) {
+		if (r != -EACCES)
+			status = EXIT_PROTOCOL;
 		why = "it ended the conversation";
 		if (take_reason(import, &status, reason))
 			return failure_set(&import->failure, status, "%s: %s",
@@ -183,6 +194,24 @@ static enum exit_status receive(struct import *import, uint8_t *to,
 				 import->deadline_ms);
 
 	return r < 0 ? broke(import, r, "reading its answer") : EXIT_OK;
+}
+
+/* The sentence behind a refusal; empty where there is none. */
+static enum exit_status
+receive_sentence(struct import *import,
+		 char ret_sentence[static CHANNEL_REASON_BYTES])
+{
+	uint8_t bytes[CHANNEL_REASON_BYTES] = { 0 };
+	enum exit_status status = EXIT_OK;
+
+	if (channel_tells_reasons(import->channel))
+		status = receive(import, bytes, sizeof(bytes));
+	if (status != EXIT_OK)
+		return status;
+	if (!memchr(bytes, '\0', sizeof(bytes)))
+		return nonsense(import, "a reason without an end");
+	memcpy(ret_sentence, bytes, sizeof(bytes));
+	return EXIT_OK;
 }
 
 /* The head of an answer; its status in `*ret_status`. */
@@ -239,6 +268,21 @@ static enum exit_status receive_entries(struct import *import, size_t count,
 	return EXIT_OK;
 }
 
+static enum exit_status list_refused(struct import *import, uint32_t refusal)
+{
+	char sentence[CHANNEL_REASON_BYTES];
+	enum exit_status status = receive_sentence(import, sentence);
+
+	if (status != EXIT_OK)
+		return status;
+	return failure_set(&import->failure, EXIT_NOT_ALLOWED,
+			   "%s: it does not tell its devices: %s",
+			   import->gateway,
+			   sentence[0] != '\0'
+				   ? sentence
+				   : usbip_status_sentence(refusal));
+}
+
 /* A list's head and the number of devices in it. */
 static enum exit_status receive_count(struct import *import, size_t *ret_count)
 {
@@ -251,10 +295,7 @@ static enum exit_status receive_count(struct import *import, size_t *ret_count)
 	if (status != EXIT_OK)
 		return status;
 	if (refusal != USBIP_ST_OK)
-		return failure_set(&import->failure, EXIT_NOT_ALLOWED,
-				   "%s: it does not tell its devices: %s",
-				   import->gateway,
-				   usbip_status_sentence(refusal));
+		return list_refused(import, refusal);
 	status = receive(import, bytes, sizeof(bytes));
 	if (status != EXIT_OK)
 		return status;
@@ -346,11 +387,15 @@ static enum exit_status refused(struct import *import, const char *busid,
 
 	enum exit_status status;
 	char reason[HANDSHAKE_WHY_BYTES];
+	_Static_assert(sizeof(reason) >= CHANNEL_REASON_BYTES, "holds both");
 
 	if (refusal >= sizeof(statuses) / sizeof(statuses[0]))
 		return nonsense(import, "an unknown status");
+	status = receive_sentence(import, reason);
+	if (status != EXIT_OK)
+		return status;
 	status = statuses[refusal];
-	if (take_reason(import, &status, reason))
+	if (reason[0] != '\0' || take_reason(import, &status, reason))
 		return failure_set(&import->failure, status,
 				   "%s: it does not give %s: %s",
 				   import->gateway, busid, reason);

@@ -1,38 +1,485 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See tls.h. */
+/*
+ * See tls.h. Whatever OpenSSL would load late is loaded with the context:
+ * handshakes run in a sandbox that opens no files.
+ */
 #include "vchan-transport/tls.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
-static int hex_digit(char c)
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/rand.h>
+
+#include "vchan-transport/tls_private.h"
+
+#define FILE_NAME_BYTES 16
+#define PATH_BYTES      (TLS_DIR_BYTES + FILE_NAME_BYTES)
+/* A list of some hundred thousand revoked certificates. */
+#define FILE_MAX_BYTES (16u << 20)
+/* A gateway's or client's, some between, and the CA's. */
+#define MAX_CHAIN 5
+
+/* ------------------------------------------------------------------- files */
+
+/* One of the folder's files, read whole. */
+struct pem_file {
+	char path[PATH_BYTES];
+	uint8_t *bytes;
+	size_t num_bytes;
+	BIO *bio;
+};
+
+static int refuse(char *why, const char *path, const char *what)
 {
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
+	(void)snprintf(why, CHANNEL_WHY_BYTES, "%.170s: %s", path, what);
+	ERR_clear_error();
+	return -ENOKEY;
+}
+
+static void file_close(struct pem_file *f)
+{
+	BIO_free(f->bio);
+	OPENSSL_clear_free(f->bytes, f->num_bytes);
+	f->bio = NULL;
+	f->bytes = NULL;
+}
+
+/* The words for what is wrong with an open file; NULL: nothing. */
+static const char *judge_file(const struct stat *st, bool is_key)
+{
+	if (!S_ISREG(st->st_mode))
+		return "it is no regular file";
+	if (st->st_size > FILE_MAX_BYTES)
+		return "it is too long";
+	if (!is_key)
+		return NULL;
+	if (st->st_uid != 0 && st->st_uid != geteuid())
+		return "it belongs to somebody else: chown it";
+	if (st->st_mode & (S_IRWXG | S_IRWXO))
+		return "others may read it: chmod 0600 it";
+	return NULL;
+}
+
+static bool read_whole(int fd, struct pem_file *f, size_t num_bytes)
+{
+	f->bytes = OPENSSL_malloc(num_bytes + 1);
+	if (!f->bytes)
+		return false;
+	while (f->num_bytes < num_bytes) {
+		ssize_t n = read(fd, f->bytes + f->num_bytes,
+				 num_bytes - f->num_bytes);
+
+		if (n <= 0)
+			break;
+		f->num_bytes += (size_t)n;
+	}
+	f->bio = BIO_new_mem_buf(f->bytes, (int)f->num_bytes);
+	return f->bio;
+}
+
+/* 0; -ENOENT or -ENOKEY, both with words. */
+static int file_open(struct pem_file *f, const char *dir, const char *name,
+		     bool is_key, char *why)
+{
+	struct stat st;
+	const char *wrong = NULL;
+	int fd;
+
+	*f = (struct pem_file){ .bio = NULL };
+	(void)snprintf(f->path, sizeof(f->path), "%s/%s", dir, name);
+	fd = open(f->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (fd < 0 && errno == ENOENT) {
+		(void)refuse(why, f->path,
+			     "there is no such file; xusbip-ca makes it");
+		return -ENOENT;
+	}
+	if (fd < 0)
+		return refuse(why, f->path, strerror(errno));
+	if (fstat(fd, &st) < 0)
+		wrong = strerror(errno);
+	if (!wrong)
+		wrong = judge_file(&st, is_key);
+	if (!wrong && !read_whole(fd, f, (size_t)st.st_size))
+		wrong = strerror(ENOMEM);
+	(void)close(fd);
+	if (wrong) {
+		file_close(f);
+		return refuse(why, f->path, wrong);
+	}
+	return 0;
+}
+
+static int open_needed(struct pem_file *f, const char *dir, const char *name,
+		       bool is_key, char *why)
+{
+	int r = file_open(f, dir, name, is_key, why);
+
+	return r == -ENOENT ? -ENOKEY : r;
+}
+
+/* Has what was read from a PEM file ended in order? Empties the queue. */
+static bool was_last(void)
+{
+	unsigned long error = ERR_peek_last_error();
+
+	ERR_clear_error();
+	return ERR_GET_LIB(error) == ERR_LIB_PEM &&
+	       ERR_GET_REASON(error) == PEM_R_NO_START_LINE;
+}
+
+/* --------------------------------------------------------- of the folder */
+
+static int load_authorities(struct tls_context *c, char *why)
+{
+	X509_STORE *store = SSL_CTX_get_cert_store(c->ssl);
+	struct pem_file f;
+	bool is_good = true;
+	size_t num = 0;
+	X509 *x;
+	int r = open_needed(&f, c->dir, "ca.pem", false, why);
+
+	if (r < 0)
+		return r;
+	while (is_good && (x = PEM_read_bio_X509(f.bio, NULL, NULL, NULL))) {
+		is_good = X509_STORE_add_cert(store, x) == 1;
+		X509_free(x);
+		num++;
+	}
+	is_good = is_good && was_last();
+	if (!is_good)
+		r = refuse(why, f.path, "it holds a broken certificate");
+	else if (num == 0)
+		r = refuse(why, f.path, "it holds no certificate");
+	file_close(&f);
+	return r;
+}
+
+/* The next list of a file of them, NULL behind the last one or with words. */
+static X509_CRL *next_list(struct pem_file *f, size_t *num, char *why)
+{
+	X509_CRL *list = PEM_read_bio_X509_CRL(f->bio, NULL, NULL, NULL);
+
+	why[0] = '\0';
+	if (list) {
+		(*num)++;
+		return list;
+	}
+	if (!was_last())
+		(void)refuse(why, f->path,
+			     "it holds a broken list of what is revoked");
+	else if (*num == 0)
+		(void)refuse(why, f->path,
+			     "it holds no list of what is "
+			     "revoked; xusbip-ca makes it");
+	return NULL;
+}
+
+static int load_revoked(struct tls_context *c, char *why)
+{
+	X509_STORE *store = SSL_CTX_get_cert_store(c->ssl);
+	struct pem_file f;
+	X509_CRL *list;
+	size_t num = 0;
+	int r = file_open(&f, c->dir, "crl.pem", false, why);
+
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	while ((list = next_list(&f, &num, why))) {
+		(void)X509_STORE_add_crl(store, list);
+		X509_CRL_free(list);
+	}
+	file_close(&f);
+	if (why[0] != '\0')
+		return -ENOKEY;
+	(void)X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(c->ssl),
+					  X509_V_FLAG_CRL_CHECK);
+	return 0;
+}
+
+static int load_certificate(struct tls_context *c, const char *name, char *why)
+{
+	struct pem_file f;
+	X509 *x;
+	int r = open_needed(&f, c->dir, name, false, why);
+
+	if (r < 0)
+		return r;
+	c->certificate = PEM_read_bio_X509(f.bio, NULL, NULL, NULL);
+	while (c->certificate &&
+	       (x = PEM_read_bio_X509(f.bio, NULL, NULL, NULL))) {
+		if (sk_X509_push(c->chain, x) == 0) {
+			X509_free(x);
+			break;
+		}
+	}
+	if (!was_last())
+		r = refuse(why, f.path, "it holds a broken certificate");
+	else if (!c->certificate)
+		r = refuse(why, f.path, "it holds no certificate");
+	file_close(&f);
+	return r;
+}
+
+/* In place of asking on the terminal. */
+static int on_passphrase(char *to, int bytes, int is_writing, void *arg)
+{
+	bool *was_asked = arg;
+
+	(void)to;
+	(void)bytes;
+	(void)is_writing;
+	*was_asked = true;
 	return -1;
 }
 
-int tls_pin_parse(const char *text, uint8_t ret_pin[static TLS_PIN_BYTES])
+static int load_key(struct tls_context *c, const char *name, char *why)
 {
-	uint8_t pin[TLS_PIN_BYTES];
+	struct pem_file f;
+	bool was_asked = false;
+	int r = open_needed(&f, c->dir, name, true, why);
 
-	if (strncmp(text, TLS_PIN_TEXT, strlen(TLS_PIN_TEXT)) != 0)
-		return -EINVAL;
-	text += strlen(TLS_PIN_TEXT);
-	if (strlen(text) != 2 * TLS_PIN_BYTES)
-		return -EINVAL;
-	for (size_t i = 0; i < TLS_PIN_BYTES; i++) {
-		int high = hex_digit(text[2 * i]);
-		int low = hex_digit(text[2 * i + 1]);
+	if (r < 0)
+		return r;
+	c->key =
+		PEM_read_bio_PrivateKey(f.bio, NULL, on_passphrase, &was_asked);
+	if (!c->key && was_asked)
+		r = refuse(why, f.path,
+			   "it is locked by a passphrase; store it without");
+	else if (!c->key)
+		r = refuse(why, f.path, "it holds no private key");
+	else if (X509_check_private_key(c->certificate, c->key) != 1)
+		r = refuse(why, f.path,
+			   "it is not the key of the certificate beside it");
+	file_close(&f);
+	return r;
+}
 
-		if (high < 0 || low < 0)
-			return -EINVAL;
-		pin[i] = (uint8_t)(high << 4 | low);
+/* ----------------------------------------------------------------- context */
+
+static int on_alpn(SSL *ssl, const unsigned char **ret_name,
+		   unsigned char *ret_bytes, const unsigned char *offered,
+		   unsigned num_offered, void *arg)
+{
+	const size_t wanted = strlen(TLS_ALPN);
+
+	(void)ssl;
+	(void)arg;
+	for (size_t i = 0; i < num_offered; i += (size_t)1 + offered[i]) {
+		if (offered[i] != wanted || num_offered - i <= wanted ||
+		    memcmp(offered + i + 1, TLS_ALPN, wanted) != 0)
+			continue;
+		*ret_name = offered + i + 1;
+		*ret_bytes = offered[i];
+		return SSL_TLSEXT_ERR_OK;
 	}
-	memcpy(ret_pin, pin, TLS_PIN_BYTES);
+	return SSL_TLSEXT_ERR_ALERT_FATAL;
+}
+
+static bool set_alpn(struct tls_context *c)
+{
+	uint8_t offer[sizeof(TLS_ALPN)] = { sizeof(TLS_ALPN) - 1 };
+
+	if (c->role == TLS_GATEWAY) {
+		SSL_CTX_set_alpn_select_cb(c->ssl, on_alpn, NULL);
+		return true;
+	}
+	memcpy(offer + 1, TLS_ALPN, sizeof(offer) - 1);
+	return SSL_CTX_set_alpn_protos(c->ssl, offer, sizeof(offer)) == 0;
+}
+
+static bool set_terms(struct tls_context *c)
+{
+	SSL_CTX *ssl = c->ssl;
+
+	(void)SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);
+	(void)SSL_CTX_set_options(ssl, SSL_OP_NO_TICKET |
+					       SSL_OP_NO_COMPRESSION |
+					       SSL_OP_NO_RENEGOTIATION |
+					       SSL_OP_CIPHER_SERVER_PREFERENCE |
+					       SSL_OP_PRIORITIZE_CHACHA);
+	(void)SSL_CTX_clear_options(ssl, SSL_OP_ENABLE_MIDDLEBOX_COMPAT);
+	/* So that a peer's messages without data are counted. */
+	(void)SSL_CTX_clear_mode(ssl, SSL_MODE_AUTO_RETRY);
+	(void)SSL_CTX_set_mode(ssl, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+	(void)SSL_CTX_set_max_cert_list(ssl, TLS_HANDSHAKE_BYTES / 2);
+	SSL_CTX_set_verify_depth(ssl, MAX_CHAIN);
+	SSL_CTX_set_security_level(ssl, 2);
+	return SSL_CTX_set_min_proto_version(ssl, TLS1_3_VERSION) == 1 &&
+	       SSL_CTX_set_max_proto_version(ssl, TLS1_3_VERSION) == 1 &&
+	       SSL_CTX_set_num_tickets(ssl, 0) == 1 &&
+	       SSL_CTX_set1_groups_list(ssl, "X25519:P-256") == 1 &&
+	       SSL_CTX_set_ciphersuites(ssl,
+					"TLS_AES_128_GCM_SHA256:"
+					"TLS_AES_256_GCM_SHA384:"
+					"TLS_CHACHA20_POLY1305_SHA256") == 1 &&
+	       set_alpn(c);
+}
+
+/* Would OpenSSL use them? Also loads what it needs for that. */
+static bool are_usable(const struct tls_context *c)
+{
+	SSL *ssl = SSL_new(c->ssl);
+	uint8_t byte;
+	bool is = ssl &&
+		  SSL_use_cert_and_key(ssl, c->certificate, c->key, c->chain,
+				       1) == 1 &&
+		  RAND_bytes(&byte, 1) == 1;
+
+	SSL_free(ssl);
+	return is;
+}
+
+static int load_own(struct tls_context *c, char *why)
+{
+	static const char *const names[][2] = {
+		[TLS_GATEWAY] = { "gateway.pem", "gateway.key" },
+		[TLS_CLIENT] = { "client.pem", "client.key" },
+	};
+	char path[PATH_BYTES];
+	int r = load_certificate(c, names[c->role][0], why);
+
+	if (r == 0)
+		r = load_key(c, names[c->role][1], why);
+	if (r < 0 || are_usable(c))
+		return r;
+	(void)snprintf(path, sizeof(path), "%s/%s", c->dir, names[c->role][0]);
+	return refuse(why, path, ERR_reason_error_string(ERR_peek_error()));
+}
+
+int tls_context_new(enum tls_role role, const char *dir,
+		    struct tls_context **ret_context,
+		    char why[static CHANNEL_WHY_BYTES])
+{
+	struct tls_context *c = calloc(1, sizeof(*c));
+	int r;
+
+	if (!c)
+		return refuse(why, dir, strerror(ENOMEM));
+	if (strlen(dir) >= sizeof(c->dir)) {
+		free(c);
+		return refuse(why, dir, strerror(ENAMETOOLONG));
+	}
+	c->role = role;
+	memcpy(c->dir, dir, strlen(dir));
+	c->chain = sk_X509_new_null();
+	c->ssl = SSL_CTX_new(role == TLS_GATEWAY ? TLS_server_method()
+						 : TLS_client_method());
+	if (!c->chain || !c->ssl || !set_terms(c)) {
+		r = refuse(why, dir, "OpenSSL has no TLS 1.3 as it is needed");
+	} else {
+		r = load_own(c, why);
+		if (r == 0)
+			r = load_authorities(c, why);
+		if (r == 0)
+			r = load_revoked(c, why);
+	}
+	ERR_clear_error();
+	if (r < 0) {
+		tls_context_free(c);
+		return r;
+	}
+	*ret_context = c;
 	return 0;
+}
+
+void tls_context_free(struct tls_context *context)
+{
+	if (!context)
+		return;
+	SSL_CTX_free(context->ssl);
+	X509_free(context->certificate);
+	sk_X509_pop_free(context->chain, X509_free);
+	EVP_PKEY_free(context->key);
+	free(context);
+}
+
+/* ------------------------------------------------------------- revocations */
+
+struct tls_revocations {
+	size_t num;
+	char (*serials)[TLS_SERIAL_BYTES]; /* sorted */
+};
+
+static int compare_serials(const void *a, const void *b)
+{
+	return strcmp(a, b);
+}
+
+static int append_serials(struct tls_revocations *list, X509_CRL *crl)
+{
+	STACK_OF(X509_REVOKED) *revoked = X509_CRL_get_REVOKED(crl);
+	int num = sk_X509_REVOKED_num(revoked);
+	char(*grown)[TLS_SERIAL_BYTES];
+
+	if (num <= 0)
+		return 0;
+	grown = realloc(list->serials,
+			(list->num + (size_t)num) * sizeof(*grown));
+	if (!grown)
+		return -ENOMEM;
+	list->serials = grown;
+	for (int i = 0; i < num; i++) {
+		const X509_REVOKED *one = sk_X509_REVOKED_value(revoked, i);
+
+		if (tls_serial_print(X509_REVOKED_get0_serialNumber(one),
+				     list->serials[list->num]))
+			list->num++;
+	}
+	return 0;
+}
+
+int tls_revocations_new(const char *dir, struct tls_revocations **ret_list,
+			char why[static CHANNEL_WHY_BYTES])
+{
+	struct tls_revocations *list = calloc(1, sizeof(*list));
+	struct pem_file f;
+	X509_CRL *crl;
+	size_t num = 0;
+	int r = list ? file_open(&f, dir, "crl.pem", false, why) : -ENOMEM;
+
+	if (r == -ENOENT) {
+		*ret_list = list;
+		return 0;
+	}
+	while (r == 0 && (crl = next_list(&f, &num, why))) {
+		r = append_serials(list, crl);
+		X509_CRL_free(crl);
+	}
+	if (r == -ENOMEM)
+		r = refuse(why, dir, strerror(ENOMEM));
+	else if (r == 0 && why[0] != '\0')
+		r = -ENOKEY;
+	if (list)
+		file_close(&f);
+	if (r < 0) {
+		tls_revocations_free(list);
+		return r;
+	}
+	if (list->num > 0)
+		qsort(list->serials, list->num, sizeof(*list->serials),
+		      compare_serials);
+	*ret_list = list;
+	return 0;
+}
+
+bool tls_is_revoked(const struct tls_revocations *list, const char *serial)
+{
+	return list->num > 0 &&
+	       bsearch(serial, list->serials, list->num, sizeof(*list->serials),
+		       compare_serials) != NULL;
+}
+
+void tls_revocations_free(struct tls_revocations *list)
+{
+	if (!list)
+		return;
+	free(list->serials);
+	free(list);
 }

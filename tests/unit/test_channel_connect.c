@@ -175,16 +175,18 @@ static void a_path_that_no_socket_has_room_for_is_refused(void **state)
 	assert_null(c);
 }
 
-static void what_this_build_does_not_carry_says_so(void **state)
+static void tls_without_files_says_which_one_is_missing(void **state)
 {
 	const struct address to = { .kind = ADDRESS_TLS };
+	const struct channel_options options = { .tls_dir = "/nowhere" };
 	struct channel *c = NULL;
 	char why[CHANNEL_WHY_BYTES] = "";
 
 	(void)state;
-	assert_int_equal(channel_connect(&to, &usual, soon(), &c, why),
-			 -EOPNOTSUPP);
-	assert_non_null(strstr(why, "not carried by this build"));
+	assert_int_equal(channel_connect(&to, &options, soon(), &c, why),
+			 -ENOKEY);
+	assert_string_equal(why, "/nowhere/client.pem: there is no such file; "
+				 "xusbip-ca makes it");
 	assert_null(c);
 }
 
@@ -318,7 +320,7 @@ int main(void)
 		WITH(listen_unix,
 		     a_unix_listener_that_offers_nothing_is_given_up),
 		cmocka_unit_test(a_path_that_no_socket_has_room_for_is_refused),
-		cmocka_unit_test(what_this_build_does_not_carry_says_so),
+		cmocka_unit_test(tls_without_files_says_which_one_is_missing),
 		cmocka_unit_test_setup_teardown(
 			finish_waits_for_the_peers_end_and_drops_the_rest,
 			open_pair, free_pair),

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the TLS parts share (tls.c: the files; tls_peer.c and tls_judge.c: the
+ * other side's certificate; channel_tls.c). OpenSSL's types end here.
+ */
+#ifndef TLS_PRIVATE_H
+#define TLS_PRIVATE_H
+
+#include <openssl/ssl.h>
+
+#include "vchan-transport/tls.h"
+
+/*
+ * The certificate and its key are lent to each handshake and taken back after
+ * it, so that they go with the context and not with the last channel.
+ */
+struct tls_context {
+	enum tls_role role;
+	SSL_CTX *ssl;
+	X509 *certificate;
+	STACK_OF(X509) * chain; /* what its issuers are, beyond ca.pem */
+	EVP_PKEY *key;
+	char dir[TLS_DIR_BYTES];
+};
+
+/* What is asked of a peer's certificate, and how it did. */
+struct tls_judge {
+	enum tls_role role;                /* ours */
+	const struct tls_context *context; /* NULL: the handshake is over */
+	const char *host;   /* NULL: anyone that ca.pem vouches for */
+	const uint8_t *pin; /* in place of the host; may be NULL */
+	int error;          /* X509_V_..., 0: none */
+	int depth;          /* of what has the error; 0: its own */
+	bool is_accepted;
+	struct tls_peer peer; /* what there was, accepted or not */
+};
+
+/* The SSL's peer is judged so from here on. 0, -EINVAL for the host, -ENOMEM. */
+int tls_judge_start(struct tls_judge *judge, SSL *ssl);
+
+/*
+ * Why a call into OpenSSL failed, from its queue of errors, which is emptied:
+ * -EKEYREJECTED, -EACCES or -EPROTO with words, as in tls.h; 0 if the queue
+ * says nothing, or only that the bytes ended.
+ */
+int tls_explain(const struct tls_judge *judge, char *why, size_t why_bytes);
+
+/* 0; -EKEYREJECTED if there is no telling it from others. */
+int tls_peer_describe(const X509 *certificate, struct tls_peer *ret_peer);
+/* False: not a number that a CA may give. */
+bool tls_serial_print(const ASN1_INTEGER *serial,
+		      char ret_text[static TLS_SERIAL_BYTES]);
+void tls_pin_print(const uint8_t pin[static TLS_PIN_BYTES],
+		   char ret_text[static TLS_PIN_TEXT_BYTES]);
+
+#endif
