@@ -28,6 +28,7 @@ struct command {
 extern const struct command command_list;
 extern const struct command command_attach;
 extern const struct command command_detach;
+extern const struct command command_explain;
 extern const struct command command_port;
 extern const struct command command_quiesce;
 extern const struct command command_resume;

@@ -16,7 +16,7 @@
 #define VERSION "0.1"
 
 static const struct command *const commands[] = {
-	&command_attach, &command_detach,  &command_list,
+	&command_attach, &command_detach,  &command_explain, &command_list,
 	&command_port,   &command_quiesce, &command_resume,
 };
 

@@ -65,9 +65,9 @@ static void get_string(cfg_t *section, const char *name, char *to, size_t cap)
 		(void)snprintf(to, cap, "%s", cfg_getstr(section, name));
 }
 
-static int read_rule(struct policy_rule *rule, unsigned line, cfg_t *section)
+static int read_rule(struct policy_rule *rule, cfg_t *section)
 {
-	rule->line = line;
+	rule->line = config_line_of(section);
 	rule->is_deny = cfg_getbool(section, "deny");
 	rule->vendor = get_id(section, "vendor", &rule->has_vendor);
 	rule->product = get_id(section, "product", &rule->has_product);
@@ -88,7 +88,6 @@ static int read_rules(struct config *config, cfg_t *cfg)
 {
 	for (unsigned i = 0; i < cfg_size(cfg, "export"); i++) {
 		int r = read_rule(&config->rules[config->num_rules++],
-				  config_rule_line(i),
 				  cfg_getnsec(cfg, "export", i));
 
 		if (r < 0)
@@ -107,6 +106,7 @@ static int read_virtuals(struct config *config, cfg_t *cfg, const char *name,
 		int r;
 
 		v->kind = kind;
+		v->line = config_line_of(section);
 		(void)snprintf(v->busid, sizeof(v->busid), "%s",
 			       cfg_title(section));
 		r = config_read_audience(section, &v->to);

@@ -33,6 +33,7 @@
 /* A virtual device. */
 struct config_virtual {
 	enum ipc_kind kind; /* disk or zero */
+	unsigned line;      /* of the file, where the section begins */
 	char busid[USBIP_BUSID_BYTES];
 	char image[256]; /* disk: absolute path */
 	bool is_read_only;

@@ -15,9 +15,20 @@
 
 #define MIB ((long)1 << 20)
 
-/* libconfuse has no place for them: they are of the one file that is read. */
-static unsigned section_line;
-static unsigned rule_lines[CONFIG_MAX_RULES];
+/* One more of each kind than is read. */
+#define MAX_SECTIONS                                                    \
+	(CONFIG_MAX_RULES + CONFIG_MAX_VIRTUALS + CONFIG_MAX_GATEWAYS + \
+	 CONFIG_MAX_REMOTES + 4)
+
+/*
+ * Where sections begin, for which libconfuse has no place; of the one file
+ * that is read.
+ */
+static struct {
+	const cfg_t *section;
+	unsigned line;
+} begun[MAX_SECTIONS];
+static size_t num_begun;
 
 static const char *last_string(cfg_opt_t *opt)
 {
@@ -363,12 +374,20 @@ static int check_virtual(cfg_t *cfg, cfg_opt_t *opt)
 
 void config_note_section(const cfg_t *section)
 {
-	section_line = (unsigned)section->line;
+	if (num_begun == MAX_SECTIONS ||
+	    (num_begun > 0 && begun[num_begun - 1].section == section))
+		return;
+	begun[num_begun].section = section;
+	begun[num_begun++].line = (unsigned)section->line;
 }
 
-unsigned config_rule_line(size_t index)
+unsigned config_line_of(const cfg_t *section)
 {
-	return rule_lines[index];
+	for (size_t i = num_begun; i-- > 0;) {
+		if (begun[i].section == section)
+			return begun[i].line;
+	}
+	return 0;
 }
 
 /* What all of a rule's words of one value are; its lists are config_lists.h's. */
@@ -401,7 +420,6 @@ static int check_export(cfg_t *cfg, cfg_opt_t *opt)
 		cfg_error(cfg, "export: more than %d rules", CONFIG_MAX_RULES);
 		return -1;
 	}
-	rule_lines[n - 1] = section_line;
 	if (config_lists_check(cfg, section) < 0)
 		return -1;
 	if (!has_attribute(section))
@@ -506,6 +524,7 @@ void config_checks_set(cfg_t *cfg)
 	static const char *const listed[] = { "export", "disk", "zero",
 					      "gateway" };
 
+	num_begun = 0;
 	for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]); i++)
 		(void)cfg_set_validate_func(cfg, checks[i].name,
 					    checks[i].check);

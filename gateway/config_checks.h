@@ -7,7 +7,6 @@
 #define CONFIG_CHECKS_H
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <sys/types.h>
 
 #include "vchan-transport/address.h"
@@ -20,10 +19,9 @@ struct cfg_t;
 /* Every check, for the options that it is for. */
 void config_checks_set(struct cfg_t *cfg);
 
-/* A section begins; where libconfuse is by its end is not where it began. */
+/* A section begins: libconfuse will know but the line where it ends. */
 void config_note_section(const struct cfg_t *section);
-/* The line where the index-th export begins. */
-unsigned config_rule_line(size_t index);
+unsigned config_line_of(const struct cfg_t *section);
 
 /* What Xen's tools call domains; nothing in it needs escaping in a log. */
 bool config_is_domain(const char *text);

@@ -32,8 +32,7 @@ static bool is_certificate(const char *text)
 	       strspn(text, CONFIG_NAME_CHARS) == len;
 }
 
-/* A number is a uid, whether or not anybody has it. */
-static bool find_uid(const char *text, uid_t *ret_uid)
+bool config_find_user(const char *text, uid_t *ret_uid)
 {
 	size_t len = strlen(text);
 	const struct passwd *user;
@@ -56,7 +55,7 @@ static bool is_user(const char *text)
 {
 	uid_t uid;
 
-	return strcmp(text, "*") == 0 || find_uid(text, &uid);
+	return strcmp(text, "*") == 0 || config_find_user(text, &uid);
 }
 
 static bool parse_pattern(const char *text, struct policy_pattern *ret_pattern)
@@ -215,7 +214,8 @@ int config_read_audience(cfg_t *section, struct policy_audience *audience)
 		if (strcmp(name, "*") == 0)
 			continue;
 		/* Anew: what was copied may have been cut. */
-		if (!find_uid(cfg_getnstr(section, "users", (unsigned)i), &uid))
+		if (!config_find_user(
+			    cfg_getnstr(section, "users", (unsigned)i), &uid))
 			return -EINVAL;
 		(void)snprintf(name, sizeof(users->names[0]), "%u",
 			       (unsigned)uid);

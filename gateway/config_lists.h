@@ -7,6 +7,7 @@
 #define CONFIG_LISTS_H
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 #include "gateway/policy.h"
 
@@ -20,6 +21,9 @@ void config_lists_set(struct cfg_t *cfg, const char *section);
 
 /* What libconfuse cannot see: 0, or -1 for a list that is given but empty. */
 int config_lists_check(struct cfg_t *cfg, struct cfg_t *section);
+
+/* By name or number, which somebody need not have. */
+bool config_find_user(const char *text, uid_t *ret_uid);
 
 bool config_has_list(struct cfg_t *section, const char *name);
 

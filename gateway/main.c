@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "gateway/config.h"
+#include "gateway/explain.h"
 #include "gateway/manager.h"
 #include "gateway/session.h"
 #include "vchan-transport/exit_status.h"
@@ -24,12 +25,18 @@ static const char usage[] =
 	"usage: xusbip-gateway [-c FILE] [--debug]\n"
 	"       xusbip-gateway [-c FILE] [--debug] --manager\n"
 	"       xusbip-gateway [-c FILE] --check-config\n"
+	"       xusbip-gateway [-c FILE] [--verbose] [--json] --explain PEER "
+	"DEVICE\n"
 	"\n"
 	"Exports USB devices of this machine, and virtual ones, with USB/IP.\n"
 	"\n"
 	"  -c, --config FILE   configuration (default " CONFIG_DEFAULT_PATH
 	")\n"
 	"      --check-config  read the configuration, say what is wrong, end\n"
+	"      --explain       say which rule gives PEER the DEVICE, or why none "
+	"does\n"
+	"      --verbose       with --explain: what each rule says of it\n"
+	"      --json          with --explain: the answer as JSON\n"
 	"      --manager       export nothing: only make gateways in other "
 	"domains of\n"
 	"                      this Xen known to their guests (in dom0)\n"
@@ -42,6 +49,7 @@ static const char usage[] =
 enum action {
 	ACTION_SERVE,
 	ACTION_CHECK,
+	ACTION_EXPLAIN,
 	ACTION_END, /* all is said */
 	ACTION_REFUSE,
 };
@@ -50,24 +58,57 @@ struct options {
 	const char *config_path;
 	bool is_debug;
 	bool has_pairs_only;
+	struct explain_options explain;
 };
 
 enum long_only {
 	OPTION_CHECK = 256,
 	OPTION_DEBUG,
+	OPTION_EXPLAIN,
+	OPTION_JSON,
 	OPTION_MANAGER,
+	OPTION_VERBOSE,
 	OPTION_VERSION,
 };
 
 static const struct option long_options[] = {
 	{ "config", required_argument, NULL, 'c' },
 	{ "check-config", no_argument, NULL, OPTION_CHECK },
+	{ "explain", no_argument, NULL, OPTION_EXPLAIN },
+	{ "json", no_argument, NULL, OPTION_JSON },
+	{ "verbose", no_argument, NULL, OPTION_VERBOSE },
 	{ "manager", no_argument, NULL, OPTION_MANAGER },
 	{ "debug", no_argument, NULL, OPTION_DEBUG },
 	{ "version", no_argument, NULL, OPTION_VERSION },
 	{ "help", no_argument, NULL, 'h' },
 	{ NULL, 0, NULL, 0 },
 };
+
+/* What stands behind the options. */
+static enum action parse_words(int argc, char **argv, enum action action,
+			       struct options *o)
+{
+	int expected = action == ACTION_EXPLAIN ? 2 : 0;
+
+	if (argc - optind < expected) {
+		(void)fprintf(stderr,
+			      "xusbip-gateway: --explain needs PEER and "
+			      "DEVICE; see xusbip-gateway --help\n");
+		return ACTION_REFUSE;
+	}
+	if (argc - optind > expected) {
+		(void)fprintf(stderr,
+			      "xusbip-gateway: \"%s\" is one word too many; "
+			      "see xusbip-gateway --help\n",
+			      argv[optind + expected]);
+		return ACTION_REFUSE;
+	}
+	if (expected > 0) {
+		o->explain.peer = argv[optind];
+		o->explain.device = argv[optind + 1];
+	}
+	return action;
+}
 
 static enum action parse_options(int argc, char **argv, struct options *o)
 {
@@ -81,6 +122,15 @@ static enum action parse_options(int argc, char **argv, struct options *o)
 			break;
 		case OPTION_CHECK:
 			action = ACTION_CHECK;
+			break;
+		case OPTION_EXPLAIN:
+			action = ACTION_EXPLAIN;
+			break;
+		case OPTION_JSON:
+			o->explain.is_json = true;
+			break;
+		case OPTION_VERBOSE:
+			o->explain.is_verbose = true;
 			break;
 		case OPTION_DEBUG:
 			o->is_debug = true;
@@ -98,32 +148,47 @@ static enum action parse_options(int argc, char **argv, struct options *o)
 			return ACTION_REFUSE;
 		}
 	}
-	if (optind == argc)
-		return action;
-	(void)fprintf(stderr,
-		      "xusbip-gateway: \"%s\" is one word too many; "
-		      "see xusbip-gateway --help\n",
-		      argv[optind]);
-	return ACTION_REFUSE;
+	return parse_words(argc, argv, action, o);
 }
 
-static enum exit_status serve(const struct options *o, bool is_check)
+/* NULL, or why the file would do nothing for anybody. */
+static const char *lacks(const struct config *config)
+{
+	if (config->num_virtuals > 0 || config->num_gateways > 0)
+		return NULL;
+	for (size_t i = 0; i < config->num_rules; i++) {
+		if (!config->rules[i].is_deny)
+			return NULL;
+	}
+	return "it has no export that gives something, no disk and no zero";
+}
+
+static enum exit_status run(struct options *o, enum action action)
 {
 	char why[CONFIG_WHY_BYTES];
 	struct manager_options options = { .config_path = o->config_path,
 					   .is_debug = o->is_debug,
 					   .has_pairs_only =
 						   o->has_pairs_only };
+	enum exit_status status = EXIT_OK;
 
 	if (config_load(o->config_path, &options.config, why) < 0) {
 		log_error("%s", why);
 		return EXIT_CONFIG;
 	}
-	if (!is_check)
+	if (action != ACTION_EXPLAIN && !o->has_pairs_only &&
+	    lacks(options.config))
+		log_warn("%s: exports nothing: %s", o->config_path,
+			 lacks(options.config));
+	if (action == ACTION_SERVE)
 		return manager_run(&options);
-	(void)printf("%s: ok\n", o->config_path);
+	o->explain.config_path = o->config_path;
+	if (action == ACTION_EXPLAIN)
+		status = explain_run(options.config, &o->explain);
+	else
+		(void)printf("%s: ok\n", o->config_path);
 	config_free(options.config);
-	return EXIT_OK;
+	return status;
 }
 
 /* What the manager wrote: trusted, so numbers are read without ceremony. */
@@ -178,5 +243,5 @@ int main(int argc, char **argv)
 		return EXIT_USAGE;
 	if (options.is_debug)
 		log_init("xusbip-gateway", LOG_LEVEL_DEBUG);
-	return serve(&options, action == ACTION_CHECK);
+	return run(&options, action);
 }

@@ -241,8 +241,8 @@ bool policy_names_peer(const struct config *config,
  * shall not have given something away. Nobody at all (NULL) gets what everybody
  * is denied.
  */
-static bool speaks_of(const struct policy_rule *rule,
-		      const struct policy_peer *peer)
+bool policy_rule_is_about(const struct policy_rule *rule,
+			  const struct policy_peer *peer)
 {
 	if (rule->is_deny && !policy_has_names(&rule->to))
 		return true;
@@ -252,13 +252,18 @@ static bool speaks_of(const struct policy_rule *rule,
 
 /* ---- judging ---- */
 
-bool policy_rule_is_given(const struct policy_rule *rule)
+bool policy_rule_looks_inside(const struct policy_rule *rule)
 {
 	return rule->has_vendor || rule->has_product || rule->has_hash ||
-	       rule->serial[0] != '\0' || rule->busid[0] != '\0' ||
-	       rule->remote[0] != '\0' ||
+	       rule->serial[0] != '\0' ||
 	       rule->any.num + rule->all.num + rule->only.num + rule->none.num >
 		       0;
+}
+
+bool policy_rule_is_given(const struct policy_rule *rule)
+{
+	return policy_rule_looks_inside(rule) || rule->busid[0] != '\0' ||
+	       rule->remote[0] != '\0';
 }
 
 static const char *class_mismatch(const struct policy_rule *rule,
@@ -276,8 +281,8 @@ static const char *class_mismatch(const struct policy_rule *rule,
 	return count_listed(&rule->none, device) > 0 ? "interfaces_none" : NULL;
 }
 
-const char *policy_rule_mismatch(const struct policy_rule *rule,
-				 const struct policy_device *device)
+static const char *place_mismatch(const struct policy_rule *rule,
+				  const struct policy_device *device)
 {
 	bool is_any_remote = strcmp(rule->remote, "*") == 0 &&
 			     device->remote[0] != '\0';
@@ -286,6 +291,22 @@ const char *policy_rule_mismatch(const struct policy_rule *rule,
 		return "remote";
 	if (rule->busid[0] != '\0' && strcmp(rule->busid, device->busid) != 0)
 		return "busid";
+	return NULL;
+}
+
+bool policy_rule_may_match(const struct policy_rule *rule,
+			   const struct policy_device *device)
+{
+	return !place_mismatch(rule, device);
+}
+
+const char *policy_rule_mismatch(const struct policy_rule *rule,
+				 const struct policy_device *device)
+{
+	const char *word = place_mismatch(rule, device);
+
+	if (word)
+		return word;
 	if (rule->has_vendor && rule->vendor != device->vendor)
 		return "vendor";
 	if (rule->has_product && rule->product != device->product)
@@ -310,7 +331,7 @@ struct policy_verdict policy_judge_by(const struct policy_rule *rule,
 		return verdict;
 	verdict.rule = rule;
 	unnamed = find_unnamed(rule, device);
-	if (!speaks_of(rule, peer)) {
+	if (!policy_rule_is_about(rule, peer)) {
 		verdict.outcome = POLICY_NOT_GIVEN;
 	} else if (rule->is_deny) {
 		verdict.outcome = POLICY_DENIED;

@@ -128,6 +128,7 @@ struct policy_device {
 	bool is_imported;
 };
 
+/* NO_RULE to UNNAMED: the later, the nearer it was. */
 enum policy_outcome {
 	POLICY_EXPORTED,
 	POLICY_NO_RULE,   /* matches the device */
@@ -158,7 +159,12 @@ void policy_describe(struct policy_device *device,
 
 /* Does the rule give at least one attribute of a device? */
 bool policy_rule_is_given(const struct policy_rule *rule);
+/* One that the device itself tells, not just where it is? */
+bool policy_rule_looks_inside(const struct policy_rule *rule);
 
+/* Is the device where the rule says, whatever the device itself is? */
+bool policy_rule_may_match(const struct policy_rule *rule,
+			   const struct policy_device *device);
 /* The word of the first attribute that differs; NULL: all match. */
 const char *policy_rule_mismatch(const struct policy_rule *rule,
 				 const struct policy_device *device);
@@ -173,6 +179,9 @@ bool policy_has_names(const struct policy_audience *audience);
 /* Is it for this peer? NULL: for anybody at all. */
 bool policy_is_given_to(const struct policy_audience *audience,
 			const struct policy_peer *peer);
+/* Does it decide about this peer, if it matches the device? */
+bool policy_rule_is_about(const struct policy_rule *rule,
+			  const struct policy_peer *peer);
 /* Does any section of the configuration give something to this domain? */
 bool policy_names_peer(const struct config *config,
 		       const struct policy_peer *peer);
