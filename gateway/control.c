@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "gateway/control.h"
 
+#include <assert.h>
 #include <errno.h>
+#include <string.h>
 
 /* USB 2.0, 9.3 and 9.4; USB 2.0, 11.24.2 for the port. */
 enum {
@@ -42,6 +44,25 @@ enum control_kind control_classify(const uint8_t setup[8])
 	if (is_request(setup, TO_DEVICE, SET_ADDRESS))
 		return CONTROL_SET_ADDRESS;
 	return CONTROL_RAW;
+}
+
+void control_make(uint8_t ret_setup[static 8], enum control_kind kind,
+		  uint8_t value, uint8_t index)
+{
+	static const uint8_t requests[][3] = {
+		[CONTROL_CLEAR_HALT] = { TO_ENDPOINT, CLEAR_FEATURE,
+					 FEATURE_ENDPOINT_HALT },
+		[CONTROL_SET_INTERFACE] = { TO_INTERFACE, SET_INTERFACE },
+		[CONTROL_SET_CONFIGURATION] = { TO_DEVICE, SET_CONFIGURATION },
+		[CONTROL_RESET] = { CLASS_TO_PORT, SET_FEATURE,
+				    FEATURE_PORT_RESET },
+	};
+
+	assert(kind != CONTROL_RAW && kind != CONTROL_SET_ADDRESS);
+	memset(ret_setup, 0, 8);
+	memcpy(ret_setup, requests[kind], sizeof(requests[kind]));
+	ret_setup[2] |= value;
+	ret_setup[4] = index;
 }
 
 int control_apply(struct usb_device *device, const uint8_t setup[8])

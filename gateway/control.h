@@ -31,6 +31,14 @@ enum control_kind control_classify(const uint8_t setup[8]);
  */
 int control_apply(struct usb_device *device, const uint8_t setup[8]);
 
+/*
+ * The request of this kind, as USB/IP clients send it: a halt's endpoint is its
+ * index, an interface's number too, whose setting is its value, and a
+ * configuration is a value.
+ */
+void control_make(uint8_t ret_setup[static 8], enum control_kind kind,
+		  uint8_t value, uint8_t index);
+
 static inline uint16_t control_value(const uint8_t setup[8])
 {
 	return (uint16_t)(setup[2] | setup[3] << 8);

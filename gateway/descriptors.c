@@ -11,8 +11,8 @@
 
 /* bDescriptorType. */
 enum {
-	TYPE_DEVICE = 1,
-	TYPE_CONFIG = 2,
+	TYPE_DEVICE = DESCRIPTOR_DEVICE,
+	TYPE_CONFIG = DESCRIPTOR_CONFIGURATION,
 	TYPE_INTERFACE = 4,
 	TYPE_ENDPOINT = 5
 };
@@ -127,6 +127,21 @@ static bool config_of(const struct descriptors *d, uint8_t value,
 		}
 	}
 	return false;
+}
+
+size_t descriptors_get(const struct descriptors *d, uint8_t type, uint8_t index,
+		       const uint8_t **ret_bytes)
+{
+	struct span config;
+
+	if (type == TYPE_DEVICE) {
+		*ret_bytes = d->bytes;
+		return DEVICE_BYTES;
+	}
+	if (type != TYPE_CONFIG || !config_at(d, index, &config))
+		return 0;
+	*ret_bytes = config.bytes;
+	return config.num_bytes;
 }
 
 bool descriptors_configuration(const struct descriptors *d, unsigned index,

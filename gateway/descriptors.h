@@ -66,6 +66,17 @@ struct descriptor_endpoint {
 int descriptors_parse(struct descriptors *ret_d, const uint8_t *bytes,
 		      size_t num_bytes);
 
+/* bDescriptorType of what descriptors_get has. */
+#define DESCRIPTOR_DEVICE        1
+#define DESCRIPTOR_CONFIGURATION 2
+
+/*
+ * What GET_DESCRIPTOR is answered with, for the device or for its index-th
+ * configuration: how many bytes, 0 if there is no such one.
+ */
+size_t descriptors_get(const struct descriptors *d, uint8_t type, uint8_t index,
+		       const uint8_t **ret_bytes);
+
 /* bConfigurationValue of the index-th configuration; false if there is none. */
 bool descriptors_configuration(const struct descriptors *d, unsigned index,
 			       uint8_t *ret_value);

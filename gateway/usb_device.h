@@ -2,10 +2,11 @@
 /*
  * usb_device.h - what the engine asks of a device, and the URBs between them.
  *
- * Two kinds exist: a device of this machine through libusb (usb_libusb.c) and a
- * virtual one (usb_disk.c, usb_zero.c).  Both live in a session's process and
- * belong to its engine alone, so a call that blocks (a reset, a
- * configuration) holds up this device and no other.
+ * Three kinds exist: a device of this machine through libusb (usb_libusb.c), a
+ * virtual one (usb_disk.c, usb_zero.c), and one that another gateway has
+ * (usb_remote.c).  All live in a session's process and belong to its engine
+ * alone, so a call that blocks (a reset, a configuration) holds up this device
+ * and no other.
  *
  * Life of an URB: the engine owns the slot and its buffer, lends it with
  * ops->submit, and has it back when the device calls urb_complete(), exactly
@@ -131,8 +132,27 @@ int usb_disk_open(struct loop *loop, int image_fd, bool is_read_only,
 /* Gadget Zero's twin, 0525:a4a0; HighSpeed. */
 int usb_zero_open(struct loop *loop, struct usb_device **ret_device);
 
+/* What is known of a device that another gateway has, from its dialer. */
+struct usb_remote_options {
+	uint32_t devid; /* there */
+	uint32_t next_seqnum;
+	uint32_t speed; /* enum usbip_speed */
+	uint8_t configuration;
+	size_t num_descriptor_bytes; /* the first bytes that the socket has */
+	const char *who;             /* for the log; borrowed */
+};
+
 /*
- * The descriptors that those two show, for a list without opening anything;
+ * A device that another gateway has, over a socket that carries the URBs of an
+ * import and that it owns from the call on. -EPROTO: its descriptors are not
+ * there.
+ */
+int usb_remote_open(struct loop *loop, int fd,
+		    const struct usb_remote_options *options,
+		    struct usb_device **ret_device);
+
+/*
+ * The descriptors that virtual devices show, for a list without opening anything;
  * returns their number of bytes.
  */
 size_t usb_disk_descriptors(bool is_high_speed, const uint8_t **ret_bytes);

@@ -31,13 +31,10 @@
 #define U1_ENABLE            48
 #define U2_ENABLE            49
 
-#define DESCRIPTOR_DEVICE    1
-#define DESCRIPTOR_CONFIG    2
 #define DESCRIPTOR_STRING    3
 #define DESCRIPTOR_QUALIFIER 6
 #define DESCRIPTOR_BOS       15
 
-#define DEVICE_BYTES         18
 #define QUALIFIER_BYTES      10
 #define LANGUAGE_ENGLISH     0x0409
 
@@ -293,18 +290,14 @@ static int reply(const struct usb_request *r, uint8_t *data, const void *bytes,
 	return (int)n;
 }
 
-static int get_configuration_descriptor(const struct usb_virtual *v,
-					const struct usb_request *r,
-					uint8_t *data)
+static int get_own_descriptor(const struct usb_virtual *v,
+			      const struct usb_request *r, uint8_t *data)
 {
-	const uint8_t *at = v->device.descriptors.bytes + DEVICE_BYTES;
-	unsigned index = r->value & 0xff;
+	const uint8_t *bytes;
+	size_t n = descriptors_get(&v->device.descriptors, r->value >> 8,
+				   r->value & 0xff, &bytes);
 
-	if (index >= v->device.descriptors.num_configurations)
-		return -EPIPE;
-	while (index-- > 0)
-		at += get_le16(at + 2);
-	return reply(r, data, at, get_le16(at + 2));
+	return n > 0 ? reply(r, data, bytes, n) : -EPIPE;
 }
 
 static int get_string(const struct usb_virtual *v, const struct usb_request *r,
@@ -336,9 +329,8 @@ static int get_descriptor(struct usb_virtual *v, const struct usb_request *r,
 
 	switch (r->value >> 8) {
 	case DESCRIPTOR_DEVICE:
-		return reply(r, data, m->descriptors, DEVICE_BYTES);
-	case DESCRIPTOR_CONFIG:
-		return get_configuration_descriptor(v, r, data);
+	case DESCRIPTOR_CONFIGURATION:
+		return get_own_descriptor(v, r, data);
 	case DESCRIPTOR_STRING:
 		return get_string(v, r, data);
 	case DESCRIPTOR_QUALIFIER:

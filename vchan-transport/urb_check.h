@@ -93,6 +93,7 @@ struct urb_entry {
 	bool is_device_descriptor; /* GET_DESCRIPTOR for it */
 	/* num_packets submitted packets, owned by the table; NULL if not iso */
 	struct usbip_iso_packet *packets;
+	void *owner; /* urb_table_set_owner */
 };
 
 struct urb_table; /* seqnum -> struct urb_entry, at most URB_MAX_IN_FLIGHT */
@@ -110,6 +111,9 @@ size_t urb_table_count(const struct urb_table *table);
 enum urb_verdict urb_table_note(struct urb_table *table,
 				const struct usbip_header *command,
 				const struct usbip_iso_packet *packets);
+
+/* What belongs to a noted command, for who does not only pass it on. */
+void urb_table_set_owner(struct urb_table *table, uint32_t seqnum, void *owner);
 
 /*
  * Judges a RET_SUBMIT or RET_UNLINK against its command, which stays noted

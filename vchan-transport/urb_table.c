@@ -143,6 +143,14 @@ enum urb_verdict urb_table_note(struct urb_table *table,
 	return URB_OK;
 }
 
+void urb_table_set_owner(struct urb_table *table, uint32_t seqnum, void *owner)
+{
+	uint32_t at;
+
+	if (seq_map_get(table->map, seqnum, &at))
+		table->slots[at].entry.owner = owner;
+}
+
 static bool is_same_packets(uint32_t submitted, uint32_t replied)
 {
 	if (urb_is_iso(submitted))
