@@ -7,6 +7,7 @@
 #include "gateway/ipc.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -15,7 +16,9 @@
 #include <unistd.h>
 
 #include "vchan-transport/channel.h"
+#include "vchan-transport/exit_status.h"
 #include "vchan-transport/fdpass.h"
+#include "vchan-transport/log.h"
 
 #define ASK_LIMIT_MS 5000
 #define SERIAL_CHARS "0123456789ABCDEF"
@@ -53,7 +56,13 @@ static int send_request(int sock, const struct ipc_request *request)
 
 int ipc_ask(int sock, enum ipc_type type, const char *busid)
 {
-	struct ipc_request request = { .type = type };
+	return ipc_ask_on_behalf(sock, type, busid, 0);
+}
+
+int ipc_ask_on_behalf(int sock, enum ipc_type type, const char *busid,
+		      unsigned hops)
+{
+	struct ipc_request request = { .type = type, .hops = hops };
 
 	if (busid && strlen(busid) >= sizeof(request.busid))
 		return -EINVAL;
@@ -85,7 +94,7 @@ static bool is_answer(const struct ipc_answer *answer, size_t num_fds)
 	case IPC_REFUSED:
 		return num_fds == 0;
 	case IPC_OPENED:
-		return answer->kind <= IPC_KIND_ZERO &&
+		return answer->kind <= IPC_KIND_REMOTE &&
 		       num_fds == (answer->kind == IPC_KIND_ZERO ? 1 : 2);
 	default:
 		return false;
@@ -205,4 +214,16 @@ pid_t ipc_fork(void)
 	}
 	(void)sigprocmask(SIG_SETMASK, &before, NULL);
 	return pid;
+}
+
+void ipc_exec(char *const argv[], const int *kept, size_t num_kept)
+{
+	/* Whatever else is open, a library's too, ends with exec. */
+	(void)close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
+	for (size_t i = 0; i < num_kept; i++)
+		(void)fcntl(kept[i], F_SETFD, 0);
+	(void)execv("/proc/self/exe", argv);
+	log_error("cannot start %s: exec of /proc/self/exe: %s", argv[1],
+		  strerror(errno));
+	_exit(EXIT_FAILED);
 }

@@ -30,15 +30,17 @@ enum ipc_type {
 };
 
 enum ipc_kind {
-	IPC_KIND_USB,  /* descriptor 0: usbfs, opened read-write */
-	IPC_KIND_DISK, /* descriptor 0: the image */
-	IPC_KIND_ZERO, /* no device descriptor */
+	IPC_KIND_USB,    /* descriptor 0: usbfs, opened read-write */
+	IPC_KIND_DISK,   /* descriptor 0: the image */
+	IPC_KIND_ZERO,   /* no device descriptor */
+	IPC_KIND_REMOTE, /* descriptor 0: a socket; see usb_remote_open */
 };
 
 struct ipc_request {
 	uint32_t type; /* IPC_LIST, IPC_OPEN, IPC_GRANTED or IPC_PEER */
 	char busid[USBIP_BUSID_BYTES]; /* IPC_OPEN */
-	struct tls_peer peer;          /* IPC_PEER */
+	uint32_t hops;        /* IPC_LIST, IPC_OPEN: gateways behind it */
+	struct tls_peer peer; /* IPC_PEER */
 };
 
 struct ipc_answer {
@@ -54,6 +56,9 @@ struct ipc_answer {
 	/* IPC_REFUSED: for the peer, to whom rules and others are not told. */
 	char peer_reason[CHANNEL_REASON_BYTES];
 	char serial[64]; /* disk */
+	/* IPC_KIND_REMOTE */
+	uint32_t next_seqnum;
+	uint32_t num_descriptor_bytes;
 };
 
 /* What both sides' logs call a peer that has proved who it is. */
@@ -63,6 +68,9 @@ void ipc_name_peer(char name[static IPC_NAME_BYTES],
 
 /* Session's side. 0 or -errno; an answer that does not come within the limit is -ETIMEDOUT. */
 int ipc_ask(int sock, enum ipc_type type, const char *busid);
+/* For a peer that asks for others, through so many gateways (protocol.md). */
+int ipc_ask_on_behalf(int sock, enum ipc_type type, const char *busid,
+		      unsigned hops);
 int ipc_tell_peer(int sock, const struct tls_peer *peer);
 /*
  * The next answer; with IPC_OPENED `*ret_device_fd` (or -1) and `*ret_lock_fd`,
@@ -82,5 +90,9 @@ int ipc_answer(int sock, const struct ipc_answer *answer, int device_fd,
  * that Ctrl-C reaches it through the manager only.
  */
 pid_t ipc_fork(void);
+
+/* In such a child: this program anew, with these descriptors and no others. */
+void __attribute__((noreturn))
+ipc_exec(char *const argv[], const int *kept, size_t num_kept);
 
 #endif

@@ -177,9 +177,12 @@ static enum exit_status ask(struct import *import, uint16_t code,
 			    const uint8_t *body, size_t body_bytes)
 {
 	uint8_t message[USBIP_OP_BYTES + USBIP_BUSID_BYTES];
+	/* Of no status, and only one of ours reads it so (protocol.md). */
+	uint32_t hops = channel_tells_reasons(import->channel) ? import->hops
+							       : 0;
 	int r;
 
-	usbip_op_encode(message, code, USBIP_ST_OK);
+	usbip_op_encode(message, code, (enum usbip_status)hops);
 	if (body_bytes > 0)
 		memcpy(message + USBIP_OP_BYTES, body, body_bytes);
 	r = channel_write_all(import->channel, message,

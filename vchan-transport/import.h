@@ -29,6 +29,7 @@
 struct import {
 	const char *gateway;  /* as the user named it, for words */
 	uint64_t deadline_ms; /* of clock_ms() */
+	unsigned hops;        /* gateways that pass this question on */
 	struct channel_options options;
 	struct channel *channel; /* from import_open on */
 	struct failure failure;  /* when something returned not EXIT_OK */
