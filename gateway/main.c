@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * xusbip-gateway: exports USB devices. One program, two roles: the manager,
- * which a person or systemd starts, and the session, which the manager starts
- * for each connection (manager.h says how it is called).
+ * xusbip-gateway: exports USB devices. One program, three roles: the manager,
+ * which a person or systemd starts, the session, which the manager starts for
+ * each connection, and the dialer, which it starts to ask another gateway
+ * (manager.h and dial.h say how they are called).
  */
 #include <getopt.h>
 #include <stdio.h>
@@ -12,6 +13,7 @@
 #include <unistd.h>
 
 #include "gateway/config.h"
+#include "gateway/dial.h"
 #include "gateway/explain.h"
 #include "gateway/manager.h"
 #include "gateway/session.h"
@@ -235,6 +237,8 @@ int main(int argc, char **argv)
 	log_init("xusbip-gateway", LOG_LEVEL_INFO);
 	if (argc > 1 && strcmp(argv[1], SESSION_ARGV_MARK) == 0)
 		return run_session(argc, argv);
+	if (argc > 1 && strcmp(argv[1], DIAL_ARGV_MARK) == 0)
+		return dial_main(argc, argv);
 
 	action = parse_options(argc, argv, &options);
 	if (action == ACTION_END)

@@ -17,6 +17,7 @@
 #include "gateway/listener.h"
 #include "gateway/manager_xen.h"
 #include "gateway/registry.h"
+#include "gateway/remotes.h"
 #include "gateway/sessions.h"
 #include "vchan-transport/log.h"
 #include "vchan-transport/loop.h"
@@ -41,6 +42,7 @@ struct manager {
 	enum manager_state state;
 	struct loop *loop;
 	struct registry *registry; /* NULL: pairs only */
+	struct remotes *remotes;   /* NULL: pairs only */
 	struct manager_xen *xen;   /* NULL: no Xen */
 	struct listener *listeners;
 	struct sessions *sessions;
@@ -258,6 +260,8 @@ static void on_reload(void *arg, int signo)
 	m->config = config;
 	if (m->registry)
 		registry_set_config(m->registry, config);
+	if (m->remotes)
+		remotes_set_config(m->remotes, config);
 	sessions_set_config(m->sessions, config);
 	manager_xen_set_config(m->xen, config);
 	config_free(old);
@@ -365,6 +369,22 @@ static int start_serving(struct manager *m)
 	return r;
 }
 
+/* Whose devices are passed on. */
+static int start_remotes(struct manager *m)
+{
+	const struct remotes_options options = { .loop = m->loop,
+						 .config = m->config,
+						 .is_debug = m->is_debug,
+						 .on_change =
+							 on_devices_changed,
+						 .arg = m };
+	int r = remotes_new(&options, &m->remotes);
+
+	if (r == 0)
+		sessions_set_remotes(m->sessions, m->remotes);
+	return r;
+}
+
 static int start(struct manager *m)
 {
 	int r = own_runtime_dir(m);
@@ -379,6 +399,8 @@ static int start(struct manager *m)
 	if (r == 0)
 		r = sessions_new(m->loop, m->config, m->registry, m->is_debug,
 				 &m->sessions);
+	if (r == 0 && !m->has_pairs_only)
+		r = start_remotes(m);
 	if (r < 0) {
 		log_error("cannot start: %s", strerror(-r));
 		return r;
@@ -394,6 +416,7 @@ static void finish(struct manager *m)
 	listener_close_all(m->listeners);
 	manager_xen_close(m->xen);
 	sessions_free(m->sessions);
+	remotes_free(m->remotes);
 	registry_free(m->registry);
 	loop_free(m->loop);
 	config_free(m->config);

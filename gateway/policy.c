@@ -127,18 +127,41 @@ static void add_class(struct policy_device *device, struct policy_class class)
 		device->has_more_classes = true;
 }
 
+/* Its numbers, and its own class as the only one so far. */
+static void begin(struct policy_device *device, uint16_t vendor,
+		  uint16_t product, struct policy_class own)
+{
+	device->vendor = vendor;
+	device->product = product;
+	device->num_classes = 0;
+	device->has_more_classes = false;
+	device->is_hub = false;
+	if (own.class != CLASS_PER_INTERFACE &&
+	    own.class != CLASS_MISCELLANEOUS)
+		add_class(device, own);
+}
+
+void policy_describe_listed(
+	struct policy_device *device, const struct usbip_device *listed,
+	const struct usbip_interface interfaces[USBIP_MAX_INTERFACES])
+{
+	begin(device, listed->vendor, listed->product,
+	      (struct policy_class){ listed->class, listed->subclass,
+				     listed->protocol });
+	for (size_t i = 0;
+	     i < listed->num_interfaces && i < USBIP_MAX_INTERFACES; i++)
+		add_class(device,
+			  (struct policy_class){ interfaces[i].class,
+						 interfaces[i].subclass,
+						 interfaces[i].protocol });
+}
+
 void policy_describe(struct policy_device *device, const struct descriptors *d)
 {
 	uint8_t value;
 
-	device->vendor = d->vendor;
-	device->product = d->product;
-	device->num_classes = 0;
-	device->has_more_classes = false;
-	device->is_hub = false;
-	if (d->class != CLASS_PER_INTERFACE && d->class != CLASS_MISCELLANEOUS)
-		add_class(device, (struct policy_class){ d->class, d->subclass,
-							 d->protocol });
+	begin(device, d->vendor, d->product,
+	      (struct policy_class){ d->class, d->subclass, d->protocol });
 	for (unsigned i = 0; descriptors_configuration(d, i, &value); i++) {
 		struct descriptor_interface interface;
 		size_t cursor = 0;

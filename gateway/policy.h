@@ -157,6 +157,14 @@ struct policy_verdict {
 void policy_describe(struct policy_device *device,
 		     const struct descriptors *descriptors);
 
+/*
+ * The same from what USB/IP lists of a device that another gateway has, where
+ * the interfaces are those of its present configuration.
+ */
+void policy_describe_listed(
+	struct policy_device *device, const struct usbip_device *listed,
+	const struct usbip_interface interfaces[USBIP_MAX_INTERFACES]);
+
 /* Does the rule give at least one attribute of a device? */
 bool policy_rule_is_given(const struct policy_rule *rule);
 /* One that the device itself tells, not just where it is? */

@@ -36,6 +36,7 @@ struct session {
 	const struct session_options *options;
 	struct channel *channel;
 	uint64_t deadline_ms; /* of the operation */
+	uint32_t hops;        /* gateways behind the peer */
 	int lock_fd;          /* held until the process ends */
 };
 
@@ -86,7 +87,7 @@ static int list_gather(struct session *s, uint8_t **bytes, size_t *num_bytes)
 	struct ipc_answer a;
 	int no_fd;
 	int count = 0;
-	int r = ipc_ask(manager, IPC_LIST, NULL);
+	int r = ipc_ask_on_behalf(manager, IPC_LIST, NULL, s->hops);
 
 	while (r == 0 && count < USBIP_MAX_DEVICES) {
 		r = ipc_receive_answer(manager, &a, &no_fd, &no_fd,
@@ -132,6 +133,21 @@ static enum exit_status serve_list(struct session *s)
 
 /* ----------------------------------------------------------------- import */
 
+static int open_remote(struct loop *loop, const struct ipc_answer *a, int fd,
+		       struct usb_device **ret_device)
+{
+	const struct usb_remote_options options = {
+		.devid = usbip_devid(&a->device),
+		.next_seqnum = a->next_seqnum,
+		.speed = a->device.speed,
+		.configuration = a->device.configuration,
+		.num_descriptor_bytes = a->num_descriptor_bytes,
+		.who = a->device.busid,
+	};
+
+	return usb_remote_open(loop, fd, &options, ret_device);
+}
+
 static int open_device(struct loop *loop, const struct ipc_answer *a, int fd,
 		       struct usb_device **ret_device)
 {
@@ -143,6 +159,8 @@ static int open_device(struct loop *loop, const struct ipc_answer *a, int fd,
 				     a->is_high_speed, a->serial, ret_device);
 	case IPC_KIND_ZERO:
 		return usb_zero_open(loop, ret_device);
+	case IPC_KIND_REMOTE:
+		return open_remote(loop, a, fd, ret_device);
 	default:
 		return -EINVAL;
 	}
@@ -251,7 +269,7 @@ static int ask_for_device(struct session *s, const char *busid,
 	int r;
 
 	for (;;) {
-		r = ipc_ask(manager, IPC_OPEN, busid);
+		r = ipc_ask_on_behalf(manager, IPC_OPEN, busid, s->hops);
 		if (r == 0)
 			r = ipc_receive_answer(manager, ret_answer,
 					       ret_device_fd, &s->lock_fd,
@@ -310,6 +328,7 @@ static enum exit_status serve_operation(struct session *s)
 
 	if (r == 0) {
 		usbip_op_decode(&op, request);
+		s->hops = channel_tells_reasons(s->channel) ? op.status : 0;
 		if (op.version == USBIP_VERSION && op.code == USBIP_REQ_DEVLIST)
 			return serve_list(s);
 		if (op.version != USBIP_VERSION ||

@@ -15,6 +15,8 @@
 
 #include "gateway/ipc.h"
 #include "gateway/manager.h"
+#include "gateway/remote_name.h"
+#include "gateway/remotes.h"
 #include "vchan-transport/log.h"
 #include "vchan-transport/loop.h"
 
@@ -34,12 +36,16 @@ struct session {
 	bool has_granted;
 	char busid[USBIP_BUSID_BYTES]; /* of the device it has, or empty */
 	char refusal[128];             /* of what it asked for last, or empty */
+	struct remotes_question *question; /* NULL: nothing is waited for */
+	size_t num_listed;
+	int error; /* of the answers that it could not be sent */
 };
 
 struct sessions {
 	struct loop *loop;
 	const struct config *config;
 	struct registry *registry;
+	struct remotes *remotes;
 	bool is_debug;
 	struct session *first;
 	unsigned count;
@@ -49,6 +55,8 @@ struct sessions {
 
 static void stop_talking(struct session *s)
 {
+	remotes_cancel(s->question);
+	s->question = NULL;
 	if (s->sock < 0)
 		return;
 	loop_watch_stop(s->watch);
@@ -65,20 +73,23 @@ static void kill_session(struct session *s, const char *why)
 	stop_talking(s);
 }
 
-static int send_device(void *arg, const struct ipc_answer *answer)
+/* After an answer: a session that is gone, or that must go. */
+static void settle(struct session *s, int r, const char *why)
 {
-	const struct session *s = arg;
-
-	return ipc_answer(s->sock, answer, -1, -1);
+	if (r == -EPIPE || r == -ECONNRESET)
+		stop_talking(s);
+	else if (r == -EPROTO)
+		kill_session(s, why);
+	else if (r < 0)
+		kill_session(s, "it does not take the manager's answers");
 }
 
-static int answer_list(struct session *s)
+static int send_device(void *arg, const struct ipc_answer *answer)
 {
-	const struct ipc_answer end = { .type = IPC_END };
-	int r = registry_list(s->sessions->registry, &s->peer.policy,
-			      send_device, s);
+	struct session *s = arg;
 
-	return r < 0 ? r : ipc_answer(s->sock, &end, -1, -1);
+	s->num_listed++;
+	return ipc_answer(s->sock, answer, -1, -1);
 }
 
 /* A session that has a device and nothing more to ask is putting it back. */
@@ -102,21 +113,18 @@ static void note_refusal(struct session *s, const struct ipc_answer *answer)
 	(void)snprintf(s->refusal, sizeof(s->refusal), "%s", why);
 }
 
-static int answer_open(struct session *s, const char *busid)
+static int refuse(struct session *s, const char *busid,
+		  struct ipc_answer *answer)
 {
-	struct ipc_answer answer;
-	int device_fd = -1;
-	int lock_fd = -1;
-	int r;
+	note_refusal(s, answer);
+	answer->is_returning = answer->is_returning &&
+			       is_returning(s->sessions, busid);
+	return ipc_answer(s->sock, answer, -1, -1);
+}
 
-	r = registry_open(s->sessions->registry, busid, &s->peer.policy,
-			  &answer, &device_fd, &lock_fd);
-	if (r < 0) {
-		note_refusal(s, &answer);
-		answer.is_returning = r == -EBUSY &&
-				      is_returning(s->sessions, busid);
-		return ipc_answer(s->sock, &answer, -1, -1);
-	}
+static int hand_out(struct session *s, const char *busid,
+		    const struct ipc_answer *answer, int device_fd, int lock_fd)
+{
 	log_debug("session %d (%s): device %s: handed out", (int)s->pid,
 		  s->peer.name, busid);
 	s->refusal[0] = '\0';
@@ -124,7 +132,75 @@ static int answer_open(struct session *s, const char *busid)
 	/* First, so that a manager after this one knows what it has. */
 	if (s->events)
 		s->events->took(s->owner, s->pid, s->busid);
-	r = ipc_answer(s->sock, &answer, device_fd, lock_fd);
+	return ipc_answer(s->sock, answer, device_fd, lock_fd);
+}
+
+/* What is told of other gateways' devices: now, or later. */
+static void on_remote_answer(void *arg, const struct ipc_answer *answer,
+			     int device_fd, int lock_fd)
+{
+	struct session *s = arg;
+	struct ipc_answer refusal;
+
+	if (answer->type == IPC_DEVICE) {
+		if (s->error == 0)
+			s->error = send_device(s, answer);
+		return;
+	}
+	s->question = NULL;
+	if (answer->type == IPC_OPENED) {
+		s->error = hand_out(s, answer->device.busid, answer, device_fd,
+				    lock_fd);
+	} else if (answer->type == IPC_REFUSED) {
+		refusal = *answer;
+		s->error = refuse(s, answer->device.busid, &refusal);
+	} else if (s->error == 0) {
+		s->error = ipc_answer(s->sock, answer, -1, -1);
+	}
+	settle(s, s->error, NULL);
+}
+
+static int answer_list(struct session *s, const struct ipc_request *request)
+{
+	struct remotes_asked asked = { .peer = s->peer.policy,
+				       .hops = request->hops };
+	const struct ipc_answer end = { .type = IPC_END };
+	int r;
+
+	s->num_listed = 0;
+	s->error = 0;
+	r = registry_list(s->sessions->registry, &s->peer.policy, send_device,
+			  s);
+	if (r < 0)
+		return r;
+	if (!s->sessions->remotes)
+		return ipc_answer(s->sock, &end, -1, -1);
+	asked.room = USBIP_MAX_DEVICES - s->num_listed;
+	return remotes_list(s->sessions->remotes, &asked, on_remote_answer, s,
+			    &s->question);
+}
+
+static int answer_open(struct session *s, const struct ipc_request *request)
+{
+	struct remotes_asked asked = { .peer = s->peer.policy,
+				       .hops = request->hops };
+	struct ipc_answer answer;
+	int device_fd = -1;
+	int lock_fd = -1;
+	int r;
+
+	if (s->sessions->remotes && remote_name_is_one(request->busid)) {
+		memcpy(asked.busid, request->busid, sizeof(asked.busid));
+		return remotes_open(s->sessions->remotes, &asked,
+				    on_remote_answer, s, &s->question);
+	}
+	r = registry_open(s->sessions->registry, request->busid,
+			  &s->peer.policy, &answer, &device_fd, &lock_fd);
+	if (r < 0) {
+		answer.is_returning = r == -EBUSY;
+		return refuse(s, request->busid, &answer);
+	}
+	r = hand_out(s, request->busid, &answer, device_fd, lock_fd);
 	if (device_fd >= 0)
 		(void)close(device_fd);
 	(void)close(lock_fd);
@@ -135,12 +211,14 @@ static int answer_open(struct session *s, const char *busid)
 static int answer(struct session *s, const struct ipc_request *request,
 		  const char **ret_why)
 {
+	*ret_why = "it asked before it was answered";
+	if (s->question)
+		return -EPROTO;
 	if (request->type == IPC_LIST)
-		return answer_list(s);
+		return answer_list(s, request);
 	if (request->type == IPC_OPEN) {
 		*ret_why = "it asked for a second device";
-		return s->busid[0] != '\0' ? -EPROTO
-					   : answer_open(s, request->busid);
+		return s->busid[0] != '\0' ? -EPROTO : answer_open(s, request);
 	}
 	*ret_why = "it granted what it was not asked for";
 	if (s->peer.kind != ADDRESS_XEN || s->has_granted)
@@ -169,12 +247,7 @@ static void on_request(void *arg, short revents)
 		return;
 	}
 	r = answer(s, &request, &why);
-	if (r == -EPIPE || r == -ECONNRESET)
-		stop_talking(s);
-	else if (r == -EPROTO)
-		kill_session(s, why);
-	else if (r < 0)
-		kill_session(s, "it does not take the manager's answers");
+	settle(s, r, why);
 }
 
 /* ---- starting ---- */
@@ -184,6 +257,7 @@ exec_session(const struct sessions *sessions, const struct sessions_peer *peer,
 	     int peer_fd, int manager_fd)
 {
 	const struct config *config = sessions->config;
+	const int kept[] = { peer_fd, manager_fd };
 	bool is_xen = peer->kind == ADDRESS_XEN;
 	char numbers[SESSION_ARGV_COUNT][24];
 	char path[48];
@@ -218,14 +292,7 @@ exec_session(const struct sessions *sessions, const struct sessions_peer *peer,
 		       peer->channel);
 	(void)snprintf(name, sizeof(name), "%s", peer->name);
 
-	/* Whatever else is open, a library's too, ends with exec. */
-	(void)close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
-	(void)fcntl(peer_fd, F_SETFD, 0);
-	(void)fcntl(manager_fd, F_SETFD, 0);
-	(void)execv("/proc/self/exe", argv);
-	log_error("cannot start a session: exec of /proc/self/exe: %s",
-		  strerror(errno));
-	_exit(EXIT_FAILED);
+	ipc_exec(argv, kept, ARRAY_SIZE(kept));
 }
 
 static int open_sockets(int ret_fds[2])
@@ -481,6 +548,11 @@ void sessions_free(struct sessions *sessions)
 		free(s);
 	}
 	free(sessions);
+}
+
+void sessions_set_remotes(struct sessions *sessions, struct remotes *remotes)
+{
+	sessions->remotes = remotes;
 }
 
 void sessions_set_config(struct sessions *sessions, const struct config *config)

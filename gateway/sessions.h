@@ -18,6 +18,7 @@
 #include "vchan-transport/exit_status.h"
 
 struct loop;
+struct remotes;
 struct sessions;
 
 /* Who a session is for, and what it begins with. */
@@ -46,6 +47,8 @@ struct sessions_events {
 int sessions_new(struct loop *loop, const struct config *config,
 		 struct registry *registry, bool is_debug,
 		 struct sessions **ret_sessions);
+/* Whose devices they are told of, too: borrowed, to the end. */
+void sessions_set_remotes(struct sessions *sessions, struct remotes *remotes);
 /* Forgets them; they live on. NULL is fine. */
 void sessions_free(struct sessions *sessions);
 void sessions_set_config(struct sessions *sessions,
