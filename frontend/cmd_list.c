@@ -12,7 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "frontend/agent_config.h"
 #include "frontend/device_watch.h"
+#include "frontend/finding.h"
 #include "frontend/json.h"
 #include "frontend/local_usb.h"
 #include "frontend/names.h"
@@ -23,8 +25,14 @@
 /* Between two lists; what changes meanwhile is in the second one. */
 #define WATCH_PAUSE_MS 1000
 
+/* Of all gateways for each; there may be many. */
+#define ALL_LIMIT_MS 5000u
+
 struct list_options {
 	const char *remote;
+	const char *pin;
+	uint8_t pin_bytes[TLS_PIN_BYTES]; /* where channel points to */
+	struct channel_options channel;
 	bool is_local;
 	bool is_parsable;
 	bool is_json;
@@ -66,49 +74,140 @@ static void print_entry(const struct import_entry *entry)
 	printf("\n");
 }
 
-static void print_remote(const struct list_options *options,
-			 const struct import_entry *entries, size_t count)
+static void print_head(void)
 {
-	if (options->is_parsable) {
-		for (size_t i = 0; i < count; i++)
-			print_parsable(&entries[i].device);
-		return;
-	}
-	if (count == 0) {
-		log_info("no exportable devices found on %s", options->remote);
-		return;
-	}
 	printf("Exportable USB devices\n");
 	printf("======================\n");
-	printf(" - %s\n", options->remote);
-	for (size_t i = 0; i < count; i++)
-		print_entry(&entries[i]);
+}
+
+static void print_remote(const struct list_options *options,
+			 const struct json_remote *list)
+{
+	if (options->is_parsable) {
+		for (size_t i = 0; i < list->count; i++)
+			print_parsable(&list->entries[i].device);
+		return;
+	}
+	if (list->count == 0) {
+		log_info("no exportable devices found on %s", list->remote);
+		return;
+	}
+	printf(" - %s\n", list->remote);
+	for (size_t i = 0; i < list->count; i++)
+		print_entry(&list->entries[i]);
+}
+
+/* The caller frees list->entries. */
+static enum exit_status ask(const struct list_options *options,
+			    const struct address *address, unsigned limit_ms,
+			    struct json_remote *list)
+{
+	struct import import = { .gateway = list->remote,
+				 .deadline_ms = clock_ms() + limit_ms,
+				 .options = options->channel };
+	enum exit_status status = import_open(&import, address);
+
+	if (status == EXIT_OK)
+		status = import_list(&import, &list->entries, &list->count);
+	import_close(&import);
+	return status == EXIT_OK ? status : command_fail(&import.failure);
 }
 
 static enum exit_status list_remote(const struct list_options *options,
 				    const struct address *address)
 {
-	struct import import = { .gateway = options->remote,
-				 .deadline_ms = clock_ms() + IMPORT_LIMIT_MS,
-				 .options.ring_bytes = IMPORT_LIST_RING_BYTES };
-	struct import_entry *entries = NULL;
-	size_t count = 0;
-	enum exit_status status = import_open(&import, address);
+	struct json_remote list = { .remote = options->remote };
+	enum exit_status status = ask(options, address, IMPORT_LIMIT_MS, &list);
 
-	if (status == EXIT_OK)
-		status = import_list(&import, &entries, &count);
-	import_close(&import);
 	if (status != EXIT_OK)
-		return command_fail(&import.failure);
-	if (options->is_json)
-		status = json_print_remote(options->remote, entries, count,
-					   options->is_watch);
-	else
-		print_remote(options, entries, count);
-	free(entries);
+		return status;
+	if (options->is_json) {
+		status = json_print_remote(&list, options->is_watch);
+	} else {
+		if (!options->is_parsable && list.count > 0)
+			print_head();
+		print_remote(options, &list);
+	}
+	free(list.entries);
 	(void)fflush(stdout);
 	return status;
 }
+
+/* ---- of all gateways ---- */
+
+static enum exit_status print_all(const struct list_options *options,
+				  const struct json_remote *lists, size_t count)
+{
+	bool has_head = false;
+
+	if (options->is_json)
+		return json_print_remotes(lists, count);
+	for (size_t i = 0; i < count; i++) {
+		if (lists[i].count > 0 && !has_head) {
+			print_head();
+			has_head = true;
+		}
+		print_remote(options, &lists[i]);
+	}
+	return EXIT_OK;
+}
+
+/* One that does not answer is told, and does not hide the others. */
+static enum exit_status ask_all(struct list_options *options,
+				const struct finding *finding)
+{
+	struct json_remote *lists = calloc(finding->count, sizeof(*lists));
+	enum exit_status failed = EXIT_CANNOT_REACH;
+	size_t count = 0;
+
+	if (!lists)
+		return EXIT_FAILED;
+	for (size_t i = 0; i < finding->count; i++) {
+		const struct found_gateway *found = &finding->gateways[i];
+		bool has_pin = tls_pin_parse(found->pin, options->pin_bytes) ==
+			       0;
+		enum exit_status status;
+
+		lists[count].remote = found->name;
+		options->channel.tls_pin = has_pin ? options->pin_bytes : NULL;
+		status = ask(options, &found->address, ALL_LIMIT_MS,
+			     &lists[count]);
+		if (status == EXIT_OK)
+			count++;
+		else
+			failed = status;
+	}
+	if (count > 0)
+		failed = print_all(options, lists, count);
+	for (size_t i = 0; i < count; i++)
+		free(lists[i].entries);
+	free(lists);
+	return failed;
+}
+
+static enum exit_status list_all(struct list_options *options)
+{
+	struct finding *finding = malloc(sizeof(*finding));
+	enum exit_status status;
+
+	if (!finding)
+		return EXIT_FAILED;
+	finding_run(finding);
+	if (!options->channel.tls_dir)
+		options->channel.tls_dir = finding->tls_dir;
+	if (finding->count > 0) {
+		status = ask_all(options, finding);
+	} else {
+		log_error("list: no gateway is known; give --remote or "
+			  "--local, or name gateways in %s",
+			  AGENT_CONFIG_PATH);
+		status = EXIT_CANNOT_REACH;
+	}
+	free(finding);
+	return status;
+}
+
+/* ---- again and again ---- */
 
 /* One list after another, until a signal ends it or nobody reads it. */
 static enum exit_status watch_remote(const struct list_options *options,
@@ -167,6 +266,24 @@ static enum exit_status list_local(const struct list_options *options)
 	return status;
 }
 
+static enum exit_status list_at(const struct command_globals *globals,
+				struct list_options *options)
+{
+	struct address address;
+	enum exit_status status =
+		command_address(globals, options->remote, &address);
+
+	if (status == EXIT_OK)
+		status =
+			command_pin(options->pin, &address, options->pin_bytes);
+	if (status != EXIT_OK)
+		return status;
+	if (options->pin)
+		options->channel.tls_pin = options->pin_bytes;
+	return options->is_watch ? watch_remote(options, &address)
+				 : list_remote(options, &address);
+}
+
 static enum exit_status run(const struct command_globals *globals, int argc,
 			    char **argv)
 {
@@ -176,11 +293,13 @@ static enum exit_status run(const struct command_globals *globals, int argc,
 		{ "local", no_argument, NULL, 'l' },
 		{ "json", no_argument, NULL, 'j' },
 		{ "watch", no_argument, NULL, 'w' },
+		{ "pin", required_argument, NULL, 'P' },
 		{ NULL, 0, NULL, 0 },
 	};
-	struct list_options options = { 0 };
-	struct address address;
-	enum exit_status status;
+	struct list_options options = {
+		.channel = { .ring_bytes = IMPORT_LIST_RING_BYTES,
+			     .tls_dir = globals->tls_dir },
+	};
 	int option;
 
 	while ((option = command_next_option(argc, argv, "pr:lj", longs)) !=
@@ -195,22 +314,26 @@ static enum exit_status run(const struct command_globals *globals, int argc,
 			options.is_json = true;
 		else if (option == 'w')
 			options.is_watch = true;
+		else if (option == 'P')
+			options.pin = optarg;
 		else
 			return command_wrong_option(&command_list, argv);
 	}
-	if (optind != argc || (options.remote != NULL) == options.is_local)
+	if (optind != argc || (options.remote && options.is_local))
 		return command_misused(&command_list,
-				       "give either --remote or --local");
-	if (options.is_local && options.is_watch)
+				       "give --remote, or --local, or neither");
+	if (options.remote)
+		return list_at(globals, &options);
+	if (options.is_watch || options.pin)
 		return command_misused(&command_list,
-				       "only a xen: address can be watched");
+				       "--watch and --pin go with --remote");
 	if (options.is_local)
 		return list_local(&options);
-	status = command_address(globals, options.remote, &address);
-	if (status != EXIT_OK)
-		return status;
-	return options.is_watch ? watch_remote(&options, &address)
-				: list_remote(&options, &address);
+	if (options.is_parsable)
+		return command_misused(&command_list,
+				       "--parsable goes with --remote or "
+				       "--local; --json tells whose each is");
+	return list_all(&options);
 }
 
 const struct command command_list = {
@@ -219,8 +342,13 @@ const struct command command_list = {
 	.summary = "List exportable or local USB devices",
 	.usage =
 		"xusbip list [-p|--parsable] [--json] [--watch] <args>\n"
+		"                           Without -r and -l: of all gateways "
+		"that are\n"
+		"                           configured or announced\n"
 		"    -r, --remote=<address> List the exportable USB devices "
 		"of a gateway\n"
+		"        --pin=<pin>        The key that a tls: gateway must "
+		"have\n"
 		"    -l, --local            List the local USB devices\n"
 		"    -p, --parsable         Parsable list format\n"
 		"        --json             The list as JSON\n"

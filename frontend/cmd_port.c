@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * xusbip port: who is on which port. The layout is the one of stock `usbip
- * port`, which scripts read.
+ * xusbip port: who is on which port, and what waits for one. The layout is the
+ * one of stock `usbip port`, which scripts read.
  */
 #include "frontend/command.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +16,9 @@
 #include "frontend/local_usb.h"
 #include "frontend/names.h"
 #include "frontend/record.h"
+#include "frontend/standing_note.h"
 #include "frontend/vhci.h"
+#include "vchan-transport/channel.h"
 #include "vchan-transport/log.h"
 
 /* What is known of one port in use. */
@@ -66,9 +69,45 @@ static void print_port(const struct used_port *used)
 	       port->devid & 0xffff);
 }
 
+static void print_waiting(const struct standing_note *note)
+{
+	char gateway[4 * ADDRESS_TEXT_CAP];
+	char device[4 * WISH_DEVICE_BYTES];
+	uint64_t now_ms = clock_ms();
+
+	(void)log_escape(gateway, sizeof(gateway), note->gateway,
+			 strlen(note->gateway));
+	(void)log_escape(device, sizeof(device), note->device,
+			 strlen(note->device));
+	printf("%s: %s: %s %s",
+	       strcmp(note->state, "held") == 0 ? "Detached" : "Waiting",
+	       note->name, gateway, device);
+	if (note->why[0] != '\0')
+		printf(": %s", note->why);
+	printf("; since %" PRIu64 " s", (now_ms - note->since_ms) / 1000);
+	if (note->next_ms > now_ms)
+		printf("; next try in %" PRIu64 " s",
+		       (note->next_ms - now_ms + 999) / 1000);
+	printf("\n");
+}
+
+/* What is to stay attached and is not; how many. */
+static size_t find_waiting(struct standing_note ret_notes[static WISH_MAX])
+{
+	size_t count = standing_note_list(ret_notes);
+	size_t waiting = 0;
+
+	for (size_t i = 0; i < count; i++)
+		if (!standing_note_is_attached(&ret_notes[i]))
+			ret_notes[waiting++] = ret_notes[i];
+	return waiting;
+}
+
 static enum exit_status print_ports(const struct used_port *used, size_t count,
 				    bool is_json)
 {
+	struct standing_note notes[WISH_MAX];
+	size_t num_waiting = find_waiting(notes);
 	struct json_port *known;
 	enum exit_status status;
 
@@ -77,6 +116,8 @@ static enum exit_status print_ports(const struct used_port *used, size_t count,
 		printf("====================\n");
 		for (size_t i = 0; i < count; i++)
 			print_port(&used[i]);
+		for (size_t i = 0; i < num_waiting; i++)
+			print_waiting(&notes[i]);
 		return EXIT_OK;
 	}
 	known = calloc(count + 1, sizeof(*known));
@@ -84,7 +125,7 @@ static enum exit_status print_ports(const struct used_port *used, size_t count,
 		return EXIT_FAILED;
 	for (size_t i = 0; i < count; i++)
 		known[i] = used[i].known;
-	status = json_print_ports(known, count);
+	status = json_print_ports(known, count, notes, num_waiting);
 	free(known);
 	return status;
 }
@@ -115,6 +156,7 @@ static enum exit_status run(const struct command_globals *globals, int argc,
 		{ "json", no_argument, NULL, 'j' },
 		{ NULL, 0, NULL, 0 },
 	};
+	struct standing_note notes[WISH_MAX];
 	struct vhci_ports ports;
 	bool is_json = false;
 	enum exit_status status;
@@ -131,6 +173,10 @@ static enum exit_status run(const struct command_globals *globals, int argc,
 		return command_misused(&command_port, "it takes no arguments");
 	r = vhci_read(VHCI_DIR, &ports);
 	if (r == -ENOENT) {
+		/* No port, and yet something may wait for one. */
+		ports = (struct vhci_ports){ 0 };
+		if (find_waiting(notes) > 0)
+			(void)show(&ports, is_json);
 		log_error("port: vhci_hcd is not loaded; load it with: "
 			  "modprobe vhci-hcd");
 		return EXIT_NO_VHCI;

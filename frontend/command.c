@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "vchan-transport/log.h"
+#include "vchan-transport/tls.h"
 
 enum exit_status command_fail(const struct failure *failure)
 {
@@ -50,4 +51,20 @@ enum exit_status command_address(const struct command_globals *globals,
 	    ret_address->port == ADDRESS_PORT_USBIP)
 		ret_address->port = globals->tcp_port;
 	return EXIT_OK;
+}
+
+enum exit_status command_pin(const char *text, const struct address *address,
+			     uint8_t ret_pin[static TLS_PIN_BYTES])
+{
+	if (!text)
+		return EXIT_OK;
+	if (address->kind != ADDRESS_TLS) {
+		log_error("--pin %s: only a tls: address has a pin", text);
+		return EXIT_USAGE;
+	}
+	if (tls_pin_parse(text, ret_pin) == 0)
+		return EXIT_OK;
+	log_error("%s is not a pin; it is sha256: and 64 hexadecimal digits",
+		  text);
+	return EXIT_USAGE;
 }

@@ -9,12 +9,13 @@
 #include <getopt.h>
 #include <stdint.h>
 
-#include "vchan-transport/address.h"
+#include "vchan-transport/channel.h"
 #include "vchan-transport/failure.h"
 
 /* The options before the subcommand. */
 struct command_globals {
-	uint16_t tcp_port; /* where an address has none; 0: the usual one */
+	uint16_t tcp_port;   /* where an address has none; 0: the usual one */
+	const char *tls_dir; /* of channel_options */
 };
 
 struct command {
@@ -51,5 +52,9 @@ enum exit_status command_wrong_option(const struct command *command,
 /* The address behind -r; EXIT_USAGE if it is none. */
 enum exit_status command_address(const struct command_globals *globals,
 				 const char *text, struct address *ret_address);
+
+/* What --pin says of it; NULL: nothing. EXIT_USAGE if it is no pin. */
+enum exit_status command_pin(const char *text, const struct address *address,
+			     uint8_t ret_pin[static TLS_PIN_BYTES]);
 
 #endif

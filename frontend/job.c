@@ -78,7 +78,7 @@ enum exit_status job_end(struct job *job, int status,
 	if (WIFSIGNALED(status))
 		(void)snprintf(ret_text, JOB_TEXT_BYTES,
 			       "it was ended by signal %d", WTERMSIG(status));
-	return code <= EXIT_TIMEOUT ? (enum exit_status)code : EXIT_FAILED;
+	return code <= EXIT_NOT_TRUSTED ? (enum exit_status)code : EXIT_FAILED;
 }
 
 void job_cancel(const struct job *job)

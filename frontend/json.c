@@ -28,9 +28,9 @@ static void put_text(json_object *to, const char *key, const char *text)
 	put(to, key, json_object_new_string(escaped));
 }
 
-static void put_number(json_object *to, const char *key, uint32_t value)
+static void put_number(json_object *to, const char *key, uint64_t value)
 {
-	put(to, key, json_object_new_int64(value));
+	put(to, key, json_object_new_int64((int64_t)value));
 }
 
 static void put_hex(json_object *to, const char *key, int digits,
@@ -109,19 +109,38 @@ static enum exit_status print(json_object *object)
 			JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED);
 }
 
-enum exit_status json_print_remote(const char *remote,
-				   const struct import_entry *entries,
-				   size_t count, bool is_line)
+static json_object *new_remote(const struct json_remote *remote)
+{
+	json_object *object = json_object_new_object();
+	json_object *list = json_object_new_array();
+
+	for (size_t i = 0; i < remote->count; i++)
+		(void)json_object_array_add(list,
+					    new_entry(&remote->entries[i]));
+	put_text(object, "remote", remote->remote);
+	put(object, "devices", list);
+	return object;
+}
+
+enum exit_status json_print_remote(const struct json_remote *remote,
+				   bool is_line)
+{
+	json_object *object = new_remote(remote);
+
+	if (is_line)
+		return print_as(object, JSON_C_TO_STRING_PLAIN);
+	return print(object);
+}
+
+enum exit_status json_print_remotes(const struct json_remote *remotes,
+				    size_t count)
 {
 	json_object *object = json_object_new_object();
 	json_object *list = json_object_new_array();
 
 	for (size_t i = 0; i < count; i++)
-		(void)json_object_array_add(list, new_entry(&entries[i]));
-	put_text(object, "remote", remote);
-	put(object, "devices", list);
-	if (is_line)
-		return print_as(object, JSON_C_TO_STRING_PLAIN);
+		(void)json_object_array_add(list, new_remote(&remotes[i]));
+	put(object, "gateways", list);
 	return print(object);
 }
 
@@ -190,13 +209,36 @@ static json_object *new_port(const struct json_port *port)
 	return object;
 }
 
-enum exit_status json_print_ports(const struct json_port *ports, size_t count)
+static json_object *new_waiting(const struct standing_note *note)
 {
+	json_object *object = json_object_new_object();
+	uint64_t now_ms = clock_ms();
+
+	put_text(object, "name", note->name);
+	put_text(object, "state", note->state);
+	put_text(object, "remote", note->gateway);
+	put_text(object, "device", note->device);
+	put_text(object, "why", note->why);
+	put_number(object, "since_s", (now_ms - note->since_ms) / 1000);
+	if (note->next_ms > now_ms)
+		put_number(object, "next_s",
+			   (note->next_ms - now_ms + 999) / 1000);
+	return object;
+}
+
+enum exit_status json_print_ports(const struct json_port *ports, size_t count,
+				  const struct standing_note *waiting,
+				  size_t num_waiting)
+{
+	json_object *waits = json_object_new_array();
 	json_object *object = json_object_new_object();
 	json_object *list = json_object_new_array();
 
 	for (size_t i = 0; i < count; i++)
 		(void)json_object_array_add(list, new_port(&ports[i]));
 	put(object, "ports", list);
+	for (size_t i = 0; i < num_waiting; i++)
+		(void)json_object_array_add(waits, new_waiting(&waiting[i]));
+	put(object, "waiting", waits);
 	return print(object);
 }

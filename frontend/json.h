@@ -12,17 +12,28 @@
 
 #include "frontend/attach.h"
 #include "frontend/record.h"
+#include "frontend/standing_note.h"
 #include "frontend/vhci.h"
 #include "vchan-transport/failure.h"
 #include "vchan-transport/import.h"
+
+/* What a gateway exports. */
+struct json_remote {
+	const char *remote;
+	struct import_entry *entries;
+	size_t count;
+};
 
 /*
  * {"remote": ..., "devices": [{"busid": ..., ..., "interfaces": [...]}]}
  * `is_line`: in one line, for it is one of several.
  */
-enum exit_status json_print_remote(const char *remote,
-				   const struct import_entry *entries,
-				   size_t count, bool is_line);
+enum exit_status json_print_remote(const struct json_remote *remote,
+				   bool is_line);
+
+/* {"gateways": [{"remote": ..., "devices": [...]}]} */
+enum exit_status json_print_remotes(const struct json_remote *remotes,
+				    size_t count);
 
 /* {"devices": [...]} */
 enum exit_status json_print_local(const struct usbip_device *devices,
@@ -46,7 +57,14 @@ struct json_port {
 	const struct record *record;
 };
 
-/* {"ports": [{"port": 0, "state": ..., ..., "remote": {...}}]} */
-enum exit_status json_print_ports(const struct json_port *ports, size_t count);
+/*
+ * {"ports": [{"port": 0, "state": ..., ..., "remote": {...}}],
+ *  "waiting": [{"name": ..., "state": ..., "remote": ..., "device": ...,
+ *		 "why": ..., "since_s": 0, "next_s": 0}]}
+ * The last two are ages from now; next_s is missing if no try is planned.
+ */
+enum exit_status json_print_ports(const struct json_port *ports, size_t count,
+				  const struct standing_note *waiting,
+				  size_t num_waiting);
 
 #endif

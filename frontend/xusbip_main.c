@@ -39,8 +39,9 @@ static enum exit_status show_help(const char *name)
 		printf("usage: %s", command->usage);
 		return EXIT_OK;
 	}
-	printf("usage: xusbip [--debug] [--log] [--tcp-port PORT] [version]\n"
-	       "              [help] <command> <args>\n\n");
+	printf("usage: xusbip [--debug] [--log] [--tcp-port PORT] "
+	       "[--tls-dir DIR]\n"
+	       "              [version] [help] <command> <args>\n\n");
 	for (size_t i = 0; i < NUM_COMMANDS; i++)
 		printf("  %-10s %s\n", commands[i]->name, commands[i]->summary);
 	printf("\nAn address is xen:DOMAIN, tls:HOST[:PORT], tcp:HOST[:PORT], "
@@ -57,6 +58,7 @@ static enum exit_status read_globals(int argc, char **argv,
 		{ "debug", no_argument, NULL, 'd' },
 		{ "log", no_argument, NULL, 'l' },
 		{ "tcp-port", required_argument, NULL, 't' },
+		{ "tls-dir", required_argument, NULL, 'T' },
 		{ NULL, 0, NULL, 0 },
 	};
 	const char *end;
@@ -81,6 +83,9 @@ static enum exit_status read_globals(int argc, char **argv,
 				return EXIT_USAGE;
 			}
 			globals->tcp_port = (uint16_t)port;
+			break;
+		case 'T':
+			globals->tls_dir = optarg;
 			break;
 		default:
 			log_error("%s is no option, or lacks its argument; "

@@ -343,7 +343,7 @@ static void on_failed(struct wants *w, struct want *want,
 	enum exit_status status = EXIT_FAILED;
 	char text[HANDSHAKE_WHY_BYTES + 160];
 
-	if (word->status > EXIT_OK && word->status <= EXIT_TIMEOUT)
+	if (word->status > EXIT_OK && word->status <= EXIT_NOT_TRUSTED)
 		status = word->status;
 	(void)snprintf(text, sizeof(text), "%s did not attach %s: %s%s",
 		       want->guest.name, want->busid, word->why,

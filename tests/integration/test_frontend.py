@@ -109,7 +109,7 @@ def test_the_port_of_all_addresses_can_be_given_once(_):
 
 
 def test_a_wrong_command_line_is_refused_in_one_line(_):
-    for args in (["list"], ["list", "-r"], ["list", "-l", "-r", "x"],
+    for args in (["list", "-p"], ["list", "-r"], ["list", "-l", "-r", "x"],
                  ["list", "--colour"], ["attach", "-r", "x"],
                  ["attach", "-r", "x", "-b", "a b"],
                  ["attach", "-r", "x", "-b", "1" * 32],
