@@ -18,6 +18,7 @@
 #include "frontend/agent_config.h"
 #include "frontend/agent_xen.h"
 #include "frontend/record.h"
+#include "frontend/standing.h"
 #include "frontend/usb_events.h"
 #include "frontend/vhci.h"
 #include "vchan-transport/log.h"
@@ -58,7 +59,8 @@ struct agent {
 	unsigned sweeps_left;
 	struct usb_events *events;
 	struct loop_watch *events_watch;
-	struct agent_xen *xen; /* NULL where there is no Xen */
+	struct agent_xen *xen;     /* NULL where there is no Xen */
+	struct standing *standing; /* NULL where another agent has it */
 	enum exit_status status;
 };
 
@@ -100,7 +102,8 @@ _Noreturn static void exec_serve(const struct agent *agent, int fd)
 	char program[] = "xusbip-frontend";
 	char debug[] = "--debug";
 	char serve[32];
-	char *argv[AGENT_MAX_GATEWAYS + 4];
+	char tls_dir[TLS_DIR_BYTES + 12];
+	char *argv[AGENT_MAX_GATEWAYS + 5];
 	size_t n = 0;
 
 	argv[n++] = program;
@@ -108,7 +111,12 @@ _Noreturn static void exec_serve(const struct agent *agent, int fd)
 		argv[n++] = debug;
 	(void)snprintf(serve, sizeof(serve), "--serve=%d", fd);
 	argv[n++] = serve;
+	(void)snprintf(tls_dir, sizeof(tls_dir), "--tls-dir=%s",
+		       agent->config.tls_dir);
+	argv[n++] = tls_dir;
 	for (size_t i = 0; i < agent->config.num_gateways; i++) {
+		if (!agent_config_has_gateway(&agent->config, i))
+			continue;
 		(void)address_format(&agent->config.gateways[i], texts[i],
 				     sizeof(texts[i]));
 		argv[n++] = texts[i];
@@ -289,6 +297,7 @@ static void on_events(void *arg, short revents)
 		return;
 	sweep_soon(agent);
 	agent_xen_on_removal(agent->xen);
+	standing_on_removal(agent->standing);
 }
 
 static void on_child(void *arg, int signo)
@@ -299,7 +308,8 @@ static void on_child(void *arg, int signo)
 
 	(void)signo;
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-		if (agent_xen_on_child(agent->xen, pid, status))
+		if (agent_xen_on_child(agent->xen, pid, status) ||
+		    standing_on_child(agent->standing, pid, status))
 			continue;
 		agent->num_children--;
 		if (WIFSIGNALED(status))
@@ -325,13 +335,15 @@ static void on_reload(void *arg, int signo)
 
 	(void)signo;
 	if (agent_config_load(agent->options->config_path, &agent->config,
-			      why) < 0)
+			      why) < 0) {
 		log_error("%s: %s; the configuration stays as it was",
 			  agent->options->config_path, why);
-	else
-		log_info("read %s anew: %zu gateway(s)",
-			 agent->options->config_path,
-			 agent->config.num_gateways);
+		return;
+	}
+	log_info("read %s anew: %zu gateway(s), %zu to stay attached",
+		 agent->options->config_path, agent->config.num_gateways,
+		 agent->config.num_wishes);
+	standing_configure(agent->standing, &agent->config);
 }
 
 /* Started anew, the agent may find it again. */
@@ -343,16 +355,47 @@ static void on_xen_lost(void *arg)
 	loop_stop(agent->loop);
 }
 
+static void on_xen_news(void *arg)
+{
+	struct agent *agent = arg;
+
+	standing_on_news(agent->standing);
+}
+
 static void watch_xen(struct agent *agent)
 {
-	int r = agent_xen_new(agent->loop, agent->options->is_debug,
-			      on_xen_lost, agent, &agent->xen);
+	const struct agent_xen_events events = { .on_lost = on_xen_lost,
+						 .on_news = on_xen_news,
+						 .arg = agent };
+	int r = agent_xen_new(agent->loop, agent->options->is_debug, &events,
+			      &agent->xen);
 
 	if (r == -ENODEV)
 		log_debug("no xenstore: this is no Xen guest");
 	else if (r < 0)
 		log_warn("does not hear of gateways in xenstore: %s",
 			 strerror(-r));
+}
+
+/* While a guest holds still nothing is attached in it. */
+static bool may_attach(void *arg, const struct address *gateway)
+{
+	const struct agent *agent = arg;
+
+	return gateway->kind != ADDRESS_XEN || !agent_xen_holds(agent->xen);
+}
+
+static void keep_attached(struct agent *agent)
+{
+	int r = standing_new(agent->loop, agent->options->is_debug, may_attach,
+			     agent, &agent->standing);
+
+	if (r == -EWOULDBLOCK)
+		log_warn("another xusbip-frontend keeps what is to stay "
+			 "attached; this one does not");
+	else if (r < 0)
+		log_warn("keeps nothing attached: %s", strerror(-r));
+	standing_configure(agent->standing, &agent->config);
 }
 
 static int watch_signals(struct agent *agent)
@@ -406,6 +449,7 @@ static enum exit_status start(struct agent *agent)
 	}
 	watch_removals(agent);
 	watch_xen(agent);
+	keep_attached(agent);
 	sweep_soon(agent);
 	return EXIT_OK;
 }
@@ -434,6 +478,7 @@ enum exit_status agent_run(const struct agent_options *options)
 	loop_watch_stop(agent.events_watch);
 	usb_events_free(agent.events);
 	agent_xen_free(agent.xen);
+	standing_free(agent.standing);
 	loop_free(agent.loop);
 	for (size_t i = 0; i < agent.num_listeners; i++)
 		(void)close(agent.listeners[i].fd);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * xusbip-frontend: the agent (agent.h), or with --serve one connection of it
- * (serve.h), or with --job a piece of its work in a Xen guest (xen_job.h), which
- * only the agent itself asks for.
+ * (serve.h), or with --job a piece of its work (job_run.h), which only the
+ * agent itself asks for.
  */
 #include <getopt.h>
 #include <stdbool.h>
@@ -13,19 +13,19 @@
 
 #include "frontend/agent.h"
 #include "frontend/agent_config.h"
+#include "frontend/job_run.h"
 #include "frontend/serve.h"
 #include "frontend/sysfs.h"
-#include "frontend/xen_job.h"
 #include "vchan-transport/log.h"
 #include "vchan-transport/sandbox.h"
 
-#define VERSION     "0.1"
-#define CONFIG_PATH "/etc/xusbip/frontend.conf"
+#define VERSION "0.1"
 
 struct command_line {
 	struct agent_options agent;
 	const char *serve; /* number of a descriptor, or NULL */
 	const char *job;   /* its verb, or NULL */
+	const char *tls_dir;
 	bool is_check;
 	bool is_help;
 	bool is_version;
@@ -41,6 +41,7 @@ static bool read_command_line(int argc, char **argv, struct command_line *line)
 		{ "version", no_argument, NULL, 'V' },
 		{ "serve", required_argument, NULL, 'S' },
 		{ "job", required_argument, NULL, 'J' },
+		{ "tls-dir", required_argument, NULL, 'T' },
 		{ NULL, 0, NULL, 0 },
 	};
 	int option;
@@ -60,6 +61,8 @@ static bool read_command_line(int argc, char **argv, struct command_line *line)
 			line->serve = optarg;
 		else if (option == 'J')
 			line->job = optarg;
+		else if (option == 'T')
+			line->tls_dir = optarg;
 		else
 			return false;
 	}
@@ -67,15 +70,17 @@ static bool read_command_line(int argc, char **argv, struct command_line *line)
 }
 
 /* The arguments are addresses of gateways, as the agent has formatted them. */
-static enum exit_status serve(const char *descriptor, int argc, char **argv)
+static enum exit_status serve(const struct command_line *line, int argc,
+			      char **argv)
 {
 	struct address gateways[AGENT_MAX_GATEWAYS];
-	struct serve_options options = { .gateways = gateways };
+	struct serve_options options = { .gateways = gateways,
+					 .tls_dir = line->tls_dir };
 	const char *why;
 	const char *end;
 	uint32_t fd;
 
-	end = sysfs_scan_number(descriptor, 10, &fd);
+	end = sysfs_scan_number(line->serve, 10, &fd);
 	if (!end || *end || fd <= STDERR_FILENO || argc > AGENT_MAX_GATEWAYS)
 		return EXIT_USAGE;
 	options.peer_fd = (int)fd;
@@ -107,13 +112,13 @@ static enum exit_status show_help(void)
 	       "\n"
 	       "Serves stock usbip commands on this machine from xusbip "
 	       "gateways;\n%s says where.\n",
-	       CONFIG_PATH);
+	       AGENT_CONFIG_PATH);
 	return EXIT_OK;
 }
 
 int main(int argc, char **argv)
 {
-	struct command_line line = { .agent.config_path = CONFIG_PATH };
+	struct command_line line = { .agent.config_path = AGENT_CONFIG_PATH };
 	char prefix[48] = "xusbip-frontend";
 	bool is_right;
 
@@ -141,8 +146,8 @@ int main(int argc, char **argv)
 	if (line.is_check)
 		return check_config(line.agent.config_path);
 	if (line.serve)
-		return serve(line.serve, argc - optind, argv + optind);
+		return serve(&line, argc - optind, argv + optind);
 	if (line.job)
-		return xen_job_run(line.job, argc - optind, argv + optind);
+		return job_run(line.job, argc - optind, argv + optind);
 	return agent_run(&line.agent);
 }

@@ -40,8 +40,7 @@ struct agent_xen {
 	struct loop_watch *watch;
 	struct loop_source source;
 	struct loop_timer *timer;
-	agent_xen_lost_cb *on_lost;
-	void *arg;
+	struct agent_xen_events events;
 	bool is_debug;
 	int error; /* of the connection; nothing is done any more */
 	int next;  /* 1: the token below; 0, or -errno */
@@ -256,19 +255,20 @@ static void lose(struct agent_xen *x, int r)
 {
 	log_error("xenstore is lost: %s; attachments stay", strerror(-r));
 	x->error = r;
-	x->on_lost(x->arg);
+	x->events.on_lost(x->events.arg);
 }
 
 /* Looks if it is time to, does what is due, and sets the timer for the next. */
 static void turn(struct agent_xen *x)
 {
 	uint64_t now_ms = clock_ms();
+	bool has_looked = is_any_dirty(x) && now_ms >= x->look_ms;
 	uint64_t next_ms;
 	int r = 0;
 
 	if (x->error < 0)
 		return;
-	if (is_any_dirty(x) && now_ms >= x->look_ms) {
+	if (has_looked) {
 		x->look_ms = now_ms + LOOK_EVERY_MS;
 		r = look(x);
 	}
@@ -279,6 +279,8 @@ static void turn(struct agent_xen *x)
 	if (r < 0)
 		log_warn("cannot read xenstore: %s", strerror(-r));
 	next_ms = step(x);
+	if (has_looked)
+		x->events.on_news(x->events.arg);
 	if (is_any_dirty(x) && x->look_ms < next_ms)
 		next_ms = x->look_ms;
 	now_ms = clock_ms();
@@ -358,6 +360,17 @@ bool agent_xen_on_child(struct agent_xen *x, pid_t pid, int status)
 	return false;
 }
 
+bool agent_xen_holds(const struct agent_xen *x)
+{
+	if (!x)
+		return false;
+	for (size_t i = 0; i < MAX_GATEWAYS; i++)
+		if (x->places[i].gateway &&
+		    xen_gateway_holds(x->places[i].gateway))
+			return true;
+	return x->word.verb == HANDSHAKE_HOLD;
+}
+
 void agent_xen_on_removal(struct agent_xen *x)
 {
 	if (!x)
@@ -393,8 +406,9 @@ static int start(struct agent_xen *x)
 	return r;
 }
 
-int agent_xen_new(struct loop *loop, bool is_debug, agent_xen_lost_cb *on_lost,
-		  void *arg, struct agent_xen **ret_xen)
+int agent_xen_new(struct loop *loop, bool is_debug,
+		  const struct agent_xen_events *events,
+		  struct agent_xen **ret_xen)
 {
 	struct agent_xen *x = calloc(1, sizeof(*x));
 	int r;
@@ -403,8 +417,7 @@ int agent_xen_new(struct loop *loop, bool is_debug, agent_xen_lost_cb *on_lost,
 		return -ENOMEM;
 	x->loop = loop;
 	x->is_debug = is_debug;
-	x->on_lost = on_lost;
-	x->arg = arg;
+	x->events = *events;
 	r = start(x);
 	if (r < 0) {
 		loop_watch_stop(x->watch);

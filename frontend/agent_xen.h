@@ -15,17 +15,25 @@
 struct agent_xen;
 struct loop;
 
-/* xenstored is gone: nothing more will come of it. */
-typedef void agent_xen_lost_cb(void *arg);
+struct agent_xen_events {
+	/* xenstored is gone: nothing more will come of it. */
+	void (*on_lost)(void *arg);
+	/* Something has changed; perhaps the devices of a gateway. */
+	void (*on_news)(void *arg);
+	void *arg;
+};
 
 /* 0, -ENODEV where there is no Xen, or -errno. */
-int agent_xen_new(struct loop *loop, bool is_debug, agent_xen_lost_cb *on_lost,
-		  void *arg, struct agent_xen **ret_xen);
+int agent_xen_new(struct loop *loop, bool is_debug,
+		  const struct agent_xen_events *events,
+		  struct agent_xen **ret_xen);
 /* After the loop; attachments stay. NULL is fine, as below. */
 void agent_xen_free(struct agent_xen *xen);
 
 /* One of the agent's processes has ended: was it one of these? */
 bool agent_xen_on_child(struct agent_xen *xen, pid_t pid, int status);
+/* Does this guest hold still, or any gateway want it to? */
+bool agent_xen_holds(const struct agent_xen *xen);
 /* A USB device has left this kernel. */
 void agent_xen_on_removal(struct agent_xen *xen);
 

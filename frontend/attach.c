@@ -132,6 +132,9 @@ static enum exit_status note_record(const struct attach_plan *plan,
 	struct record record;
 	int r;
 
+	if (plan->wish)
+		(void)snprintf(claim.wish, sizeof(claim.wish), "%s",
+			       plan->wish);
 	record_set(&record, &plan->address, plan->busid);
 	r = record_write(RECORD_DIR, port, &record, &claim.record);
 	if (r < 0)
@@ -154,7 +157,8 @@ static enum exit_status prepare_link(const struct attach_plan *plan,
 				     struct report *report)
 {
 	struct import import = { .gateway = plan->gateway,
-				 .deadline_ms = clock_ms() + IMPORT_LIMIT_MS };
+				 .deadline_ms = clock_ms() + IMPORT_LIMIT_MS,
+				 .options = plan->options };
 	enum exit_status status = import_open(&import, &plan->address);
 
 	if (status == EXIT_OK)

@@ -16,14 +16,16 @@
 #include <stdint.h>
 
 #include "frontend/vhci.h"
-#include "vchan-transport/address.h"
+#include "vchan-transport/channel.h"
 #include "vchan-transport/failure.h"
 #include "vchan-transport/usbip.h"
 
 struct attach_plan {
 	struct address address;
+	struct channel_options options;
 	const char *gateway; /* as the user named it */
 	const char *busid;
+	const char *wish; /* its name, for a device that stays; or NULL */
 };
 
 struct attach_result {

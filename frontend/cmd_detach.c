@@ -14,6 +14,7 @@
 #include "frontend/cmd_admin.h"
 #include "frontend/detach.h"
 #include "frontend/json.h"
+#include "frontend/standing_note.h"
 #include "frontend/sysfs.h"
 #include "frontend/vhci.h"
 #include "vchan-transport/import.h"
@@ -55,8 +56,20 @@ static enum exit_status detach(uint32_t port)
 	return EXIT_OK;
 }
 
+/* So that the agent does not attach it again. */
+static void let_go(const struct standing_note *note)
+{
+	standing_note_detached(note->name);
+	if (note->is_section)
+		log_info("%s stays detached until it was unplugged, or "
+			 "xusbip-frontend reads its configuration",
+			 note->name);
+}
+
 static enum exit_status detach_here(const char *text, bool is_json)
 {
+	struct standing_note note;
+	bool is_standing;
 	enum exit_status status;
 	uint32_t port;
 	const char *end = sysfs_scan_number(text, 10, &port);
@@ -65,9 +78,12 @@ static enum exit_status detach_here(const char *text, bool is_json)
 		return command_misused(&command_detach,
 				       "the port is a number, as \"xusbip "
 				       "port\" shows it");
+	is_standing = standing_note_find(port, &note);
 	status = detach(port);
 	if (status != EXIT_OK)
 		return status;
+	if (is_standing)
+		let_go(&note);
 	if (is_json)
 		return json_print_detached(port);
 	printf("detached port %02u\n", port);

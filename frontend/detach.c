@@ -26,11 +26,15 @@ static bool is_free_within(uint32_t port, unsigned limit_ms)
 
 int detach_port(uint32_t port)
 {
-	int r;
-
 	/* First, as the stock tool does: whoever watches it lets go then. */
 	record_remove(RECORD_DIR, port);
-	r = vhci_detach(VHCI_DIR, port);
+	return detach_for_now(port);
+}
+
+int detach_for_now(uint32_t port)
+{
+	int r = vhci_detach(VHCI_DIR, port);
+
 	if (r == -EACCES || r == -EPERM)
 		return r;
 	/* It may have ended by itself meanwhile, which is as good. */

@@ -11,4 +11,7 @@
  */
 int detach_port(uint32_t port);
 
+/* The same, but that it is a loss for those who keep it attached. */
+int detach_for_now(uint32_t port);
+
 #endif

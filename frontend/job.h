@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * job.h - the agent's side of xen_job.h: starts this program anew for one
+ * job.h - the agent's side of job_run.h: starts this program anew for one
  * piece of work, and reads what came of it.
  */
 #ifndef JOB_H
@@ -11,7 +11,7 @@
 
 #include "vchan-transport/exit_status.h"
 
-#define JOB_MAX_WORDS  3
+#define JOB_MAX_WORDS  6
 #define JOB_TEXT_BYTES 512
 
 /* Owned by who started it, until job_end or job_forget. pid 0: none. */

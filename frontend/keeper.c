@@ -11,6 +11,7 @@
 #include <sys/pidfd.h>
 #include <unistd.h>
 
+#include "frontend/standing_note.h"
 #include "frontend/vhci.h"
 #include "vchan-transport/channel.h"
 #include "vchan-transport/log.h"
@@ -59,6 +60,9 @@ static void clean_up(const struct keeper_claim *claim)
 {
 	int r;
 
+	if (claim->wish[0] != '\0' &&
+	    !record_is(RECORD_DIR, claim->port, &claim->record))
+		standing_note_detached(claim->wish);
 	if (!is_left_after(claim, FREE_LIMIT_MS))
 		return;
 	log_warn("port %02u: vhci_hcd has not freed it after its link's end; "

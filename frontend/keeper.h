@@ -11,6 +11,10 @@
  *
  * Until the one who asked for the attachment says that it stands, the keeper
  * takes that one's end for a cancellation and tells the link to stop.
+ *
+ * A record that is gone when the link ends says that somebody has detached the
+ * device, with whatever tool: a loss leaves it. The keeper notes it of a device
+ * that was to stay (standing_note.h).
  */
 #ifndef KEEPER_H
 #define KEEPER_H
@@ -18,6 +22,7 @@
 #include <stdint.h>
 
 #include "frontend/record.h"
+#include "frontend/wish.h"
 
 struct keeper {
 	int life_fd[2]; /* of keeper and standby; their end says that we ended */
@@ -27,6 +32,7 @@ struct keeper {
 struct keeper_claim {
 	uint32_t port;
 	struct record_id record;
+	char wish[WISH_NAME_BYTES]; /* by whom it is to stay; empty: nobody */
 };
 
 /*

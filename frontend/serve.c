@@ -63,6 +63,7 @@ static enum exit_status open_gateway(const struct conversation *c, size_t index,
 		.gateway = name,
 		.deadline_ms = now + left_ms / (c->num_gateways - index),
 		.options.ring_bytes = ring_bytes,
+		.options.tls_dir = c->options->tls_dir,
 	};
 	return import_open(import, gateway);
 }

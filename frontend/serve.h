@@ -18,6 +18,7 @@ struct serve_options {
 	int peer_fd; /* accepted connection; owned */
 	const struct address *gateways;
 	size_t num_gateways;
+	const char *tls_dir; /* of channel_options */
 };
 
 /* Runs it to its end; logs why.  The exit status of the process. */

@@ -145,6 +145,11 @@ void xen_gateway_set_held(struct xen_gateway *g, bool is_held)
 	g->is_held_here = is_held;
 }
 
+bool xen_gateway_holds(const struct xen_gateway *g)
+{
+	return g->hold == HOLD_HOLDING || g->hold == HOLD_HELD;
+}
+
 bool xen_gateway_has_settled(const struct xen_gateway *g)
 {
 	if (g->is_held_here)

@@ -6,7 +6,7 @@
  *
  * Two lists of tasks: wants, each as long as its node is there, and devices to
  * be taken back, each until it is attached again or cannot be. Whatever waits
- * is done by a job (xen_job.h). All that is read may be hostile: it is words
+ * is done by a job (job_run.h). All that is read may be hostile: it is words
  * of handshake.h or nothing, and however often it changes, there are 16 jobs
  * at most, and a second between two of one task.
  */
@@ -35,6 +35,8 @@ int xen_gateway_look(struct xen_gateway *gateway);
 
 /* The guest itself wants to hold still, or no more. */
 void xen_gateway_set_held(struct xen_gateway *gateway, bool is_held);
+/* Does it hold still, or is it to? */
+bool xen_gateway_holds(const struct xen_gateway *gateway);
 /* Has it let go of everything, or, if it is not held, tried to take it back? */
 bool xen_gateway_has_settled(const struct xen_gateway *gateway);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "frontend/xen_job.h"
+#include "frontend/job_run.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -14,6 +14,7 @@
 #include "frontend/detach.h"
 #include "frontend/local_usb.h"
 #include "frontend/record.h"
+#include "frontend/standing_note.h"
 #include "frontend/sysfs.h"
 #include "frontend/vhci.h"
 #include "frontend/xen_notes.h"
@@ -21,6 +22,7 @@
 #include "vchan-transport/handshake.h"
 #include "vchan-transport/import.h"
 #include "vchan-transport/log.h"
+#include "vchan-transport/tls.h"
 
 #define LINKS_LIMIT_MS 3000u
 #define CHECK_MS       10
@@ -33,40 +35,51 @@ static enum exit_status wrong_words(struct failure *failure)
 
 /* ---- attach and restore ---- */
 
-static enum exit_status attach(const char *gateway, const char *busid,
+static enum exit_status attach(const struct attach_plan *plan,
+			       struct attach_result *result,
 			       struct failure *failure)
 {
-	struct attach_plan plan = { .gateway = gateway, .busid = busid };
-	struct attach_result result;
-	enum exit_status status;
-	const char *why;
-
-	if (address_parse(gateway, &plan.address, &why) < 0 ||
-	    !import_is_busid(busid))
+	if (!import_is_busid(plan->busid))
 		return wrong_words(failure);
 	if (access(VHCI_DIR "/attach", F_OK) < 0)
 		return failure_set(failure, EXIT_NO_VHCI,
 				   "vhci_hcd is not loaded; load it with: "
 				   "modprobe vhci-hcd");
-	status = attach_run(&plan, &result, failure);
+	return attach_run(plan, result, failure);
+}
+
+static enum exit_status attach_and_tell(const struct attach_plan *plan,
+					struct failure *failure)
+{
+	struct attach_result result = { 0 };
+	enum exit_status status = attach(plan, &result, failure);
+
 	if (status == EXIT_OK)
 		printf("%u\n", result.port);
 	return status;
 }
 
-static enum exit_status list(const char *gateway,
+static enum exit_status attach_at(const char *gateway, const char *busid,
+				  struct failure *failure)
+{
+	struct attach_plan plan = { .gateway = gateway, .busid = busid };
+	const char *why;
+
+	if (address_parse(gateway, &plan.address, &why) < 0)
+		return wrong_words(failure);
+	return attach_and_tell(&plan, failure);
+}
+
+static enum exit_status list(const struct attach_plan *plan,
 			     struct import_entry **ret_entries,
 			     size_t *ret_count, struct failure *failure)
 {
-	struct import import = { .gateway = gateway,
-				 .deadline_ms = clock_ms() + IMPORT_LIMIT_MS };
-	struct address address;
+	struct import import = { .gateway = plan->gateway,
+				 .deadline_ms = clock_ms() + IMPORT_LIMIT_MS,
+				 .options = plan->options };
 	enum exit_status status;
-	const char *why;
 
-	if (address_parse(gateway, &address, &why) < 0)
-		return wrong_words(failure);
-	status = import_open(&import, &address);
+	status = import_open(&import, &plan->address);
 	if (status == EXIT_OK)
 		status = import_list(&import, ret_entries, ret_count);
 	import_close(&import);
@@ -74,55 +87,185 @@ static enum exit_status list(const char *gateway,
 	return status;
 }
 
-/* The one at its old place if it is still that device, else the only one. */
-static const char *find_again(const struct import_entry *entries, size_t count,
-			      const char *busid, uint32_t vendor,
-			      uint32_t product)
+/* Of which kind a device is to be; both 0: of any. */
+struct kind {
+	uint32_t vendor;
+	uint32_t product;
+};
+
+static bool read_kind(const char *text, struct kind *ret_kind)
 {
-	const char *found = NULL;
+	const char *end = sysfs_scan_number(text, 16, &ret_kind->vendor);
+
+	if (!end || *end != ':')
+		return false;
+	end = sysfs_scan_number(end + 1, 16, &ret_kind->product);
+	return end && *end == '\0';
+}
+
+/* The one at its old place if it is still that device, else the only one. */
+static const struct usbip_device *find_again(const struct import_entry *entries,
+					     size_t count, const char *busid,
+					     const struct kind *kind)
+{
+	bool is_known = (kind->vendor | kind->product) != 0;
+	const struct usbip_device *found = NULL;
 	size_t num_found = 0;
 
 	for (size_t i = 0; i < count; i++) {
 		const struct usbip_device *d = &entries[i].device;
-		bool is_known = (vendor | product) != 0;
 
-		if (is_known && (d->vendor != vendor || d->product != product))
+		if (is_known &&
+		    (d->vendor != kind->vendor || d->product != kind->product))
 			continue;
 		if (strcmp(d->busid, busid) == 0)
-			return d->busid;
+			return d;
 		if (is_known) {
-			found = d->busid;
+			found = d;
 			num_found++;
 		}
 	}
 	return num_found == 1 ? found : NULL;
 }
 
+/* The plan's bus id may be empty: then it is known by its kind alone. */
+static enum exit_status look_for(const struct attach_plan *plan,
+				 const struct kind *kind,
+				 struct usbip_device *ret_device,
+				 struct failure *failure)
+{
+	struct import_entry *entries = NULL;
+	const struct usbip_device *found;
+	size_t count = 0;
+	enum exit_status status = list(plan, &entries, &count, failure);
+
+	if (status != EXIT_OK)
+		return status;
+	found = find_again(entries, count, plan->busid, kind);
+	if (found)
+		*ret_device = *found;
+	else
+		status = failure_set(failure, EXIT_NO_DEVICE,
+				     "it has no such device there, and not "
+				     "just one of that kind");
+	free(entries);
+	return status;
+}
+
 static enum exit_status restore(const char *gateway, const char *busid,
 				const char *usbid, struct failure *failure)
 {
-	struct import_entry *entries = NULL;
-	size_t count = 0;
+	struct attach_plan plan = { .gateway = gateway,
+				    .busid = busid };
+	struct usbip_device found = { 0 };
 	enum exit_status status;
-	uint32_t vendor;
-	uint32_t product;
-	const char *found;
-	const char *end = sysfs_scan_number(usbid, 16, &vendor);
+	struct kind kind;
+	const char *why;
 
-	if (!end || *end != ':' || !sysfs_scan_number(end + 1, 16, &product))
+	if (!read_kind(usbid, &kind) ||
+	    address_parse(gateway, &plan.address, &why) < 0)
 		return wrong_words(failure);
-	status = list(gateway, &entries, &count, failure);
+	status = look_for(&plan, &kind, &found, failure);
 	if (status != EXIT_OK)
 		return status;
-	found = find_again(entries, count, busid, vendor, product);
-	if (found)
-		status = attach(gateway, found, failure);
-	else
-		status = failure_set(failure, EXIT_NO_DEVICE,
-				     "%s has no device %s, and not just one "
-				     "of its kind, %s",
-				     gateway, busid, usbid);
-	free(entries);
+	plan.busid = found.busid;
+	return attach_and_tell(&plan, failure);
+}
+
+/* ---- keep and look ---- */
+
+struct wanted {
+	struct attach_plan plan;
+	uint8_t pin[TLS_PIN_BYTES];
+	struct kind kind;
+};
+
+static bool read_wanted(char **words, struct wanted *wanted)
+{
+	struct attach_plan *plan = &wanted->plan;
+	const char *why;
+
+	*plan = (struct attach_plan){ .wish = words[0],
+				      .gateway = words[1],
+				      .busid = words[3],
+				      .options.tls_dir = words[5] };
+	if (words[2][0] != '\0') {
+		if (tls_pin_parse(words[2], wanted->pin) < 0)
+			return false;
+		plan->options.tls_pin = wanted->pin;
+	}
+	return address_parse(plan->gateway, &plan->address, &why) == 0 &&
+	       read_kind(words[4], &wanted->kind);
+}
+
+/* Is it attached, by whomever? Then its port. */
+static bool find_attached(const struct wanted *wanted, const char *busid,
+			  struct vhci_port *ret_port)
+{
+	struct vhci_ports ports;
+	struct record expected;
+	bool is_found = false;
+
+	if (vhci_read(VHCI_DIR, &ports) < 0)
+		return false;
+	record_set(&expected, &wanted->plan.address, busid);
+	for (size_t i = 0; i < ports.count && !is_found; i++) {
+		const struct vhci_port *port = &ports.port[i];
+		struct record record;
+
+		if (port->state != VHCI_USED ||
+		    record_read(RECORD_DIR, port->number, &record) < 0)
+			continue;
+		is_found = strcmp(record.host, expected.host) == 0 &&
+			   strcmp(record.service, expected.service) == 0 &&
+			   strcmp(record.busid, expected.busid) == 0;
+		*ret_port = *port;
+	}
+	vhci_done(&ports);
+	return is_found;
+}
+
+static enum exit_status tell_kept(uint32_t port, uint32_t devid)
+{
+	printf("%u %u\n", port, devid);
+	return EXIT_OK;
+}
+
+static enum exit_status keep(char **words, struct failure *failure)
+{
+	struct wanted wanted;
+	struct attach_result result = { 0 };
+	struct usbip_device found = { 0 };
+	struct vhci_port port;
+	enum exit_status status;
+
+	if (!read_wanted(words, &wanted))
+		return wrong_words(failure);
+	if (find_attached(&wanted, wanted.plan.busid, &port))
+		return tell_kept(port.number, port.devid);
+	status = look_for(&wanted.plan, &wanted.kind, &found, failure);
+	if (status != EXIT_OK)
+		return status;
+	if (find_attached(&wanted, found.busid, &port))
+		return tell_kept(port.number, port.devid);
+	wanted.plan.busid = found.busid;
+	status = attach(&wanted.plan, &result, failure);
+	if (status == EXIT_OK)
+		(void)tell_kept(result.port, usbip_devid(&result.device));
+	return status;
+}
+
+static enum exit_status look(char **words, struct failure *failure)
+{
+	struct usbip_device found = { 0 };
+	struct wanted wanted;
+	enum exit_status status;
+
+	if (!read_wanted(words, &wanted))
+		return wrong_words(failure);
+	status = look_for(&wanted.plan, &wanted.kind, &found, failure);
+	if (status == EXIT_OK)
+		printf("%u\n", usbip_devid(&found));
 	return status;
 }
 
@@ -165,10 +308,14 @@ static enum exit_status detach(const char *gateway, const char *port_text,
 static int hold_port(unsigned gateway, const struct vhci_port *port,
 		     const struct record *record)
 {
+	struct standing_note standing;
 	struct xen_note note = { 0 };
 	struct usbip_device device;
 	int r;
 
+	/* The agent attaches it again by itself, and nobody has detached it. */
+	if (standing_note_find(port->number, &standing))
+		return detach_for_now(port->number);
 	memcpy(note.busid, record->busid, sizeof(note.busid));
 	if (local_usb_read(LOCAL_USB_DIR, port->busid, &device) == 0) {
 		note.vendor = device.vendor;
@@ -258,21 +405,25 @@ static enum exit_status hold(const char *domain, const char *name,
 	return EXIT_OK;
 }
 
-enum exit_status xen_job_run(const char *verb, int num_words, char **words)
+enum exit_status job_run(const char *verb, int num_words, char **words)
 {
 	struct failure failure = { .text = "" };
 	enum exit_status status;
 
 	(void)prctl(PR_SET_NAME, "xusbip-job", 0, 0, 0);
-	(void)alarm(XEN_JOB_LIMIT_S);
+	(void)alarm(JOB_RUN_LIMIT_S);
 	if (strcmp(verb, "attach") == 0 && num_words == 2)
-		status = attach(words[0], words[1], &failure);
+		status = attach_at(words[0], words[1], &failure);
 	else if (strcmp(verb, "restore") == 0 && num_words == 3)
 		status = restore(words[0], words[1], words[2], &failure);
 	else if (strcmp(verb, "detach") == 0 && num_words == 3)
 		status = detach(words[0], words[1], words[2], &failure);
 	else if (strcmp(verb, "hold") == 0 && num_words == 2)
 		status = hold(words[0], words[1], &failure);
+	else if (strcmp(verb, "keep") == 0 && num_words == JOB_WISH_WORDS)
+		status = keep(words, &failure);
+	else if (strcmp(verb, "look") == 0 && num_words == JOB_WISH_WORDS)
+		status = look(words, &failure);
 	else
 		status = wrong_words(&failure);
 	if (status != EXIT_OK)
