@@ -181,6 +181,28 @@ int channel_read_all(struct channel *c, void *to, size_t bytes,
 	return 0;
 }
 
+/* Does it wait for room to send what it has taken? */
+static bool is_sending(struct channel *c)
+{
+	struct channel_fd fds[CHANNEL_MAX_FDS];
+	size_t n = channel_fds(c, 0, fds);
+
+	for (size_t i = 0; i < n; i++) {
+		if (fds[i].events & POLLOUT)
+			return true;
+	}
+	return false;
+}
+
+int channel_drain(struct channel *c, uint64_t deadline_ms)
+{
+	int r = 0;
+
+	while (r == 0 && is_sending(c))
+		r = channel_wait(c, 0, deadline_ms);
+	return r;
+}
+
 int channel_write_all(struct channel *c, const void *from, size_t bytes,
 		      uint64_t deadline_ms)
 {
@@ -205,7 +227,7 @@ int channel_write_all(struct channel *c, const void *from, size_t bytes,
 		at.out += n;
 		bytes -= (size_t)n;
 	}
-	return 0;
+	return channel_drain(c, deadline_ms);
 }
 
 void channel_finish(struct channel *c, uint64_t deadline_ms)
@@ -346,7 +368,9 @@ static int connect_tls(const struct address *to,
 		       char *why)
 {
 	struct tls_context *context;
-	int fd;
+	const struct tls_wanted wanted = { .host = to->host,
+					   .pin = options->tls_pin };
+	int fd = -1;
 	int r = tls_context_new(TLS_CLIENT,
 				options->tls_dir ? options->tls_dir : TLS_DIR,
 				&context, why);
@@ -355,8 +379,8 @@ static int connect_tls(const struct address *to,
 		return r;
 	r = connect_tcp(to, deadline_ms, &fd, why);
 	if (r == 0)
-		r = channel_tls_connect(fd, context, to->host, options->tls_pin,
-					deadline_ms, ret_channel, why);
+		r = channel_tls_connect(fd, context, &wanted, deadline_ms,
+					ret_channel, why);
 	tls_context_free(context);
 	return r;
 }

@@ -166,7 +166,7 @@ int channel_reason(struct channel *c, uint64_t deadline_ms,
 /*
  * For conversations with one question at a time.  Each waits at most until
  * `deadline_ms` of clock_ms(): -ETIMEDOUT then; otherwise 0 or how the stream
- * ended.  channel_write_all flushes.
+ * ended.  channel_write_all flushes, and drains.
  */
 uint64_t clock_ms(void);
 int channel_wait(struct channel *c, unsigned want, uint64_t deadline_ms);
@@ -174,6 +174,11 @@ int channel_read_all(struct channel *c, void *to, size_t bytes,
 		     uint64_t deadline_ms);
 int channel_write_all(struct channel *c, const void *from, size_t bytes,
 		      uint64_t deadline_ms);
+/*
+ * Waits until the channel has sent all that was written and flushed, an end
+ * too, so that it arrives although nobody asks the channel again.
+ */
+int channel_drain(struct channel *c, uint64_t deadline_ms);
 /* Ends, then waits for the peer's end and drops what it still sends. */
 void channel_finish(struct channel *c, uint64_t deadline_ms);
 

@@ -201,13 +201,14 @@ int channel_tls_accept(int fd, const struct tls_context *context,
 }
 
 int channel_tls_connect(int fd, const struct tls_context *context,
-			const char *host, const uint8_t *pin,
-			uint64_t deadline_ms, struct channel **ret_channel,
+			const struct tls_wanted *wanted, uint64_t deadline_ms,
+			struct channel **ret_channel,
 			char why[static CHANNEL_WHY_BYTES])
 {
-	const struct tls_judge judge = {
-		.role = TLS_CLIENT, .context = context, .host = host, .pin = pin
-	};
+	const struct tls_judge judge = { .role = TLS_CLIENT,
+					 .context = context,
+					 .host = wanted->host,
+					 .pin = wanted->pin };
 	struct channel_tls *s;
 	int r = open_channel(fd, &judge, deadline_ms, &s, why);
 

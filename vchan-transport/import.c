@@ -273,7 +273,7 @@ static enum exit_status receive_entries(struct import *import, size_t count,
 
 static enum exit_status list_refused(struct import *import, uint32_t refusal)
 {
-	char sentence[CHANNEL_REASON_BYTES];
+	char sentence[CHANNEL_REASON_BYTES] = "";
 	enum exit_status status = receive_sentence(import, sentence);
 
 	if (status != EXIT_OK)
@@ -389,7 +389,7 @@ static enum exit_status refused(struct import *import, const char *busid,
 	};
 
 	enum exit_status status;
-	char reason[HANDSHAKE_WHY_BYTES];
+	char reason[HANDSHAKE_WHY_BYTES] = "";
 	_Static_assert(sizeof(reason) >= CHANNEL_REASON_BYTES, "holds both");
 
 	if (refusal >= sizeof(statuses) / sizeof(statuses[0]))

@@ -232,10 +232,10 @@ static int on_passphrase(char *to, int bytes, int is_writing, void *arg)
 {
 	bool *was_asked = arg;
 
-	(void)to;
-	(void)bytes;
 	(void)is_writing;
 	*was_asked = true;
+	if (bytes > 0)
+		to[0] = '\0';
 	return -1;
 }
 
@@ -367,7 +367,7 @@ int tls_context_new(enum tls_role role, const char *dir,
 		return refuse(why, dir, strerror(ENAMETOOLONG));
 	}
 	c->role = role;
-	memcpy(c->dir, dir, strlen(dir));
+	memcpy(c->dir, dir, strlen(dir) + 1);
 	c->chain = sk_X509_new_null();
 	c->ssl = SSL_CTX_new(role == TLS_GATEWAY ? TLS_server_method()
 						 : TLS_client_method());

@@ -29,7 +29,7 @@
 #define TLS_SERIAL_BYTES 41  /* 20 bytes as hexadecimal digits */
 #define TLS_PIN_TEXT     "sha256:"
 /* The text of a pin, its NUL included. */
-#define TLS_PIN_TEXT_BYTES (sizeof(TLS_PIN_TEXT) + 2 * TLS_PIN_BYTES)
+#define TLS_PIN_TEXT_BYTES (sizeof(TLS_PIN_TEXT) + (size_t)2 * TLS_PIN_BYTES)
 
 /* Offered and chosen where both ends are ours (channel_tells_reasons). */
 #define TLS_ALPN "xusbip/1"
@@ -79,7 +79,8 @@ void tls_revocations_free(struct tls_revocations *list);
 /*
  * The two ends of channel_tls, over a connected stream socket that they own
  * from the call on, on failure too. Each makes the whole handshake, within the
- * deadline and TLS_HANDSHAKE_BYTES; the context may be freed afterwards.
+ * deadline and TLS_HANDSHAKE_BYTES. The context may be freed afterwards, and
+ * with it goes the private key.
  *
  * Failures, with words that say which side refused what: -EKEYREJECTED, the
  * peer's certificate is not accepted (other CA, expired, not yet valid, revoked,
@@ -91,10 +92,14 @@ int channel_tls_accept(int fd, const struct tls_context *context,
 		       uint64_t deadline_ms, struct channel **ret_channel,
 		       struct tls_peer *ret_peer,
 		       char why[static CHANNEL_WHY_BYTES]);
-/* The certificate is for `host`, a name or an IP address, or has the pin. */
+/* Who must be there: the certificate is for the host, or has the pin. */
+struct tls_wanted {
+	const char *host;   /* a name or an IP address */
+	const uint8_t *pin; /* of TLS_PIN_BYTES, in place of the host; or NULL */
+};
 int channel_tls_connect(int fd, const struct tls_context *context,
-			const char *host, const uint8_t *pin,
-			uint64_t deadline_ms, struct channel **ret_channel,
+			const struct tls_wanted *wanted, uint64_t deadline_ms,
+			struct channel **ret_channel,
 			char why[static CHANNEL_WHY_BYTES]);
 
 #endif

@@ -116,83 +116,83 @@ int tls_judge_start(struct tls_judge *judge, SSL *ssl)
 
 /* ------------------------------------------------------------------- words */
 
+static const struct {
+	int error;
+	bool is_of_list; /* ours, of what is revoked; not its certificate */
+	const char *words;
+} certificate_errors[] = {
+	{ X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT, false, "is of another CA" },
+	{ X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY, false,
+	  "is of another CA" },
+	{ X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE, false,
+	  "is of another CA" },
+	{ X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT, false,
+	  "is of no CA but signed by itself" },
+	{ X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN, false, "is of another CA" },
+	{ X509_V_ERR_CERT_SIGNATURE_FAILURE, false, "is of another CA" },
+	{ X509_V_ERR_CERT_HAS_EXPIRED, false, "has expired" },
+	{ X509_V_ERR_CERT_NOT_YET_VALID, false,
+	  "is not yet valid; compare the clocks" },
+	{ X509_V_ERR_CERT_REVOKED, false, "is revoked" },
+	{ X509_V_ERR_UNSPECIFIED, false,
+	  "has a serial number that no CA may give" },
+	{ X509_V_ERR_UNABLE_TO_GET_CRL, true,
+	  "has no list of the CA that its certificate is of" },
+	{ X509_V_ERR_CRL_HAS_EXPIRED, true, "has expired; make a new one" },
+	{ X509_V_ERR_CRL_NOT_YET_VALID, true,
+	  "is not yet valid; compare the clocks" },
+	{ X509_V_ERR_CRL_SIGNATURE_FAILURE, true,
+	  "is not signed by the CA that it names" },
+};
+
+/* It is whom the CA says, but not whom we want. */
+static void explain_another(const struct tls_judge *judge, char *why,
+			    size_t why_bytes)
+{
+	if (judge->pin)
+		(void)snprintf(why, why_bytes,
+			       "its key is not the pinned one, but %s",
+			       judge->peer.pin);
+	else if (judge->peer.name[0] != '\0')
+		(void)snprintf(why, why_bytes,
+			       "its certificate is for %s, not for %s",
+			       judge->peer.name, judge->host);
+	else
+		(void)snprintf(why, why_bytes, "its certificate is not for %s",
+			       judge->host);
+}
+
 /* The error of a certificate that was judged here. */
 static void explain_certificate(const struct tls_judge *judge, char *why,
 				size_t why_bytes)
 {
 	const char *whose = judge->depth > 0 ? "its CA's" : "its";
-	const char *dir = judge->context->dir;
 
-	switch (judge->error) {
-	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
-	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
-	case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
-	case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
-	case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
-	case X509_V_ERR_CERT_SIGNATURE_FAILURE:
-		(void)snprintf(
-			why, why_bytes,
-			"its certificate is of another CA than those in %s/ca.pem",
-			dir);
-		break;
-	case X509_V_ERR_CERT_HAS_EXPIRED:
-		(void)snprintf(why, why_bytes, "%s certificate has expired",
-			       whose);
-		break;
-	case X509_V_ERR_CERT_NOT_YET_VALID:
-		(void)snprintf(
-			why, why_bytes,
-			"%s certificate is not yet valid; compare the clocks",
-			whose);
-		break;
-	case X509_V_ERR_CERT_REVOKED:
-		(void)snprintf(why, why_bytes, "its certificate is revoked");
-		break;
-	case X509_V_ERR_INVALID_PURPOSE:
+	if (judge->error == X509_V_ERR_HOSTNAME_MISMATCH ||
+	    judge->error == X509_V_ERR_IP_ADDRESS_MISMATCH) {
+		explain_another(judge, why, why_bytes);
+		return;
+	}
+	if (judge->error == X509_V_ERR_INVALID_PURPOSE) {
 		(void)snprintf(
 			why, why_bytes, "%s certificate is not for %s", whose,
 			judge->role == TLS_GATEWAY ? "clients" : "gateways");
-		break;
-	case X509_V_ERR_HOSTNAME_MISMATCH:
-	case X509_V_ERR_IP_ADDRESS_MISMATCH:
-		if (judge->pin)
-			(void)snprintf(why, why_bytes,
-				       "its key is not the pinned one, but %s",
-				       judge->peer.pin);
-		else
-			(void)snprintf(why, why_bytes,
-				       "its certificate is for %s, not for %s",
-				       judge->peer.name[0] != '\0'
-					       ? judge->peer.name
-					       : "another host",
-				       judge->host);
-		break;
-	case X509_V_ERR_UNABLE_TO_GET_CRL:
-		(void)snprintf(why, why_bytes,
-			       "%s/crl.pem has no list of the CA that its "
-			       "certificate is of",
-			       dir);
-		break;
-	case X509_V_ERR_CRL_HAS_EXPIRED:
-		(void)snprintf(why, why_bytes,
-			       "%s/crl.pem has expired; make a new one", dir);
-		break;
-	case X509_V_ERR_CRL_NOT_YET_VALID:
-		(void)snprintf(
-			why, why_bytes,
-			"%s/crl.pem is not yet valid; compare the clocks", dir);
-		break;
-	case X509_V_ERR_CRL_SIGNATURE_FAILURE:
-		(void)snprintf(why, why_bytes,
-			       "%s/crl.pem is not signed by the CA that it "
-			       "names",
-			       dir);
-		break;
-	default:
-		(void)snprintf(why, why_bytes,
-			       "%s certificate is not accepted: %s", whose,
-			       X509_verify_cert_error_string(judge->error));
+		return;
 	}
+	for (size_t i = 0; i < ARRAY_SIZE(certificate_errors); i++) {
+		if (certificate_errors[i].error != judge->error)
+			continue;
+		if (certificate_errors[i].is_of_list)
+			(void)snprintf(why, why_bytes, "%s/crl.pem %s",
+				       judge->context->dir,
+				       certificate_errors[i].words);
+		else
+			(void)snprintf(why, why_bytes, "%s certificate %s",
+				       whose, certificate_errors[i].words);
+		return;
+	}
+	(void)snprintf(why, why_bytes, "%s certificate is not accepted: %s",
+		       whose, X509_verify_cert_error_string(judge->error));
 }
 
 static const struct {

@@ -37,9 +37,9 @@ void tls_pin_print(const uint8_t pin[static TLS_PIN_BYTES],
 {
 	const size_t head = strlen(TLS_PIN_TEXT);
 
-	memset(ret_text, 0, TLS_PIN_TEXT_BYTES);
-	memcpy(ret_text, TLS_PIN_TEXT, head);
+	memcpy(ret_text, TLS_PIN_TEXT, sizeof(TLS_PIN_TEXT));
 	print_hex(ret_text + head, pin, TLS_PIN_BYTES, digits + 16);
+	ret_text[TLS_PIN_TEXT_BYTES - 1] = '\0';
 }
 
 static bool pin_of(const X509 *certificate,
@@ -63,7 +63,7 @@ static bool is_name(const uint8_t *bytes, int num)
 		uint8_t c = bytes[i];
 
 		if (!(c >= 'a' && c <= 'z') && !(c >= 'A' && c <= 'Z') &&
-		    !(c >= '0' && c <= '9') && !memchr("-._", c, 3))
+		    !(c >= '0' && c <= '9') && c != '-' && c != '.' && c != '_')
 			return false;
 	}
 	return true;
@@ -124,7 +124,7 @@ int tls_pin_parse(const char *text, uint8_t ret_pin[static TLS_PIN_BYTES])
 	if (strncmp(text, TLS_PIN_TEXT, strlen(TLS_PIN_TEXT)) != 0)
 		return -EINVAL;
 	text += strlen(TLS_PIN_TEXT);
-	if (strlen(text) != 2 * TLS_PIN_BYTES)
+	if (strlen(text) != (size_t)2 * TLS_PIN_BYTES)
 		return -EINVAL;
 	for (size_t i = 0; i < TLS_PIN_BYTES; i++) {
 		int high = hex_digit(text[2 * i]);

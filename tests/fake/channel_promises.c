@@ -162,6 +162,8 @@ static void *send_a_stream(void *arg)
 
 	if (r == 0)
 		r = channel_end(c);
+	if (r == 0)
+		r = channel_drain(c, soon());
 	return r == 0 ? NULL : c;
 }
 

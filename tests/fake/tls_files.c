@@ -126,13 +126,12 @@ void tls_files_write_ca(const struct tls_files_ca *ca, const char *dir)
 
 static void add_padding(X509 *x, size_t bytes)
 {
-	char *value = malloc(bytes + sizeof("ASN1:UTF8:"));
+	char *value = malloc(bytes + 1);
 
 	need(value != NULL, "memory");
-	(void)strcpy(value, "ASN1:UTF8:");
-	memset(value + strlen(value), 'x', bytes);
-	value[strlen("ASN1:UTF8:") + bytes] = '\0';
-	add_extension(x, NID_netscape_comment, value + strlen("ASN1:UTF8:"));
+	memset(value, 'x', bytes);
+	value[bytes] = '\0';
+	add_extension(x, NID_netscape_comment, value);
 	free(value);
 }
 

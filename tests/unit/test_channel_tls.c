@@ -35,6 +35,7 @@ static void *accept_one(void *arg)
 
 static int open_tls(struct channel **ret_a, struct channel **ret_b)
 {
+	const struct tls_wanted wanted = { .host = "lab.example" };
 	union {
 		int fd;
 		struct channel *channel;
@@ -49,8 +50,8 @@ static int open_tls(struct channel **ret_a, struct channel **ret_b)
 	a.fd = fds[0];
 	if (pthread_create(&thread, NULL, accept_one, &a) != 0)
 		return -EAGAIN;
-	r = channel_tls_connect(fds[1], client, "lab.example", NULL,
-				clock_ms() + LIMIT_MS, ret_b, why);
+	r = channel_tls_connect(fds[1], client, &wanted, clock_ms() + LIMIT_MS,
+				ret_b, why);
 	(void)pthread_join(thread, NULL);
 	if (r < 0)
 		(void)fprintf(stderr, "connect: %s\n", why);
