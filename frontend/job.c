@@ -43,8 +43,8 @@ _Noreturn static void exec_job(const char *verb, const char *const *words,
 	_exit(EXIT_FAILED);
 }
 
-int job_start(struct job *job, const char *verb,
-	      const char *const words[static 1], bool is_debug)
+int job_start(struct job *job, const char *verb, const char *const *words,
+	      bool is_debug)
 {
 	int out[2];
 	pid_t pid;

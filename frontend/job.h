@@ -21,8 +21,8 @@ struct job {
 };
 
 /* `words` end with a NULL. 0 or -errno. */
-int job_start(struct job *job, const char *verb,
-	      const char *const words[static 1], bool is_debug);
+int job_start(struct job *job, const char *verb, const char *const *words,
+	      bool is_debug);
 /* It has ended, with that status of waitpid: its line, its exit status. */
 enum exit_status job_end(struct job *job, int status,
 			 char ret_text[static JOB_TEXT_BYTES]);

@@ -297,7 +297,7 @@ void standing_one_on_job_end(struct standing_one *one, int wstatus)
 
 void standing_one_check(struct standing_one *one)
 {
-	uint64_t now_ms = loop_now_ms(one->all->loop);
+	uint64_t attached_ms;
 
 	if (one->state != STANDING_ATTACHED)
 		return;
@@ -310,7 +310,8 @@ void standing_one_check(struct standing_one *one)
 	    vhci_is_free(VHCI_DIR, one->port) == 0)
 		return;
 	log_info("%s: lost, will be attached again", one->wish.name);
-	if (now_ms - one->since_ms >= STEADY_MS)
+	attached_ms = loop_now_ms(one->all->loop) - one->since_ms;
+	if (attached_ms >= STEADY_MS)
 		one->delay_ms = 0;
 	standing_one_feed(one, STANDING_ON_LOST);
 }
