@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "gateway/config.h"
+#include "gateway/config_tls.h"
 #include "gateway/dial.h"
 #include "gateway/explain.h"
 #include "gateway/manager.h"
@@ -165,6 +166,22 @@ static const char *lacks(const struct config *config)
 	return "it has no export that gives something, no disk and no zero";
 }
 
+/* What a start needs beyond a file that is well written. */
+static enum exit_status check(const struct options *o,
+			      const struct config *config)
+{
+	char why[CONFIG_WHY_BYTES];
+
+	if (config_check_tls(config, why) < 0) {
+		log_error("%s: %s", o->config_path, why);
+		return EXIT_CONFIG;
+	}
+	if (!o->has_pairs_only && lacks(config))
+		log_warn("%s: exports nothing: %s", o->config_path,
+			 lacks(config));
+	return EXIT_OK;
+}
+
 static enum exit_status run(struct options *o, enum action action)
 {
 	char why[CONFIG_WHY_BYTES];
@@ -172,22 +189,19 @@ static enum exit_status run(struct options *o, enum action action)
 					   .is_debug = o->is_debug,
 					   .has_pairs_only =
 						   o->has_pairs_only };
-	enum exit_status status = EXIT_OK;
+	enum exit_status status;
 
 	if (config_load(o->config_path, &options.config, why) < 0) {
 		log_error("%s", why);
 		return EXIT_CONFIG;
 	}
-	if (action != ACTION_EXPLAIN && !o->has_pairs_only &&
-	    lacks(options.config))
-		log_warn("%s: exports nothing: %s", o->config_path,
-			 lacks(options.config));
-	if (action == ACTION_SERVE)
-		return manager_run(&options);
 	o->explain.config_path = o->config_path;
-	if (action == ACTION_EXPLAIN)
-		status = explain_run(options.config, &o->explain);
-	else
+	status = action == ACTION_EXPLAIN
+			 ? explain_run(options.config, &o->explain)
+			 : check(o, options.config);
+	if (status == EXIT_OK && action == ACTION_SERVE)
+		return manager_run(&options);
+	if (status == EXIT_OK && action == ACTION_CHECK)
 		(void)printf("%s: ok\n", o->config_path);
 	config_free(options.config);
 	return status;
