@@ -8,22 +8,19 @@
 
 #include <confuse.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <grp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "gateway/config_checks.h"
 #include "gateway/config_lists.h"
 #include "vchan-transport/channel.h"
+#include "vchan-transport/config_file.h"
 
-#define MIB            ((long)1 << 20)
-#define MAX_FILE_BYTES ((size_t)1 << 20)
-#define LAST_WORD      "\nmissing_closing_brace = true"
+#define MIB       ((long)1 << 20)
+#define LAST_WORD "missing_closing_brace = true"
 
 /*
  * libconfuse's error callback has no argument of ours: this is where it
@@ -330,39 +327,6 @@ static cfg_t *new_grammar(void)
 	return cfg;
 }
 
-/*
- * The whole file as a stream, with a last word of ours. libconfuse takes a
- * section that is open at the end for a closed one, so a file that was cut
- * could export more than was meant; the word is read at top level or the file
- * is refused.
- */
-static int read_file(const char *path, char *text, FILE **ret_stream)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	size_t len = 0;
-	struct stat st;
-	ssize_t n = -1;
-
-	if (fd < 0)
-		return -errno;
-	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
-		(void)close(fd);
-		return -ENOTSUP;
-	}
-	while (len < MAX_FILE_BYTES) {
-		n = read(fd, text + len, MAX_FILE_BYTES - len);
-		if (n <= 0)
-			break;
-		len += (size_t)n;
-	}
-	(void)close(fd);
-	if (n != 0)
-		return n < 0 ? -errno : -EFBIG;
-	memcpy(text + len, LAST_WORD, sizeof(LAST_WORD));
-	*ret_stream = fmemopen(text, len + strlen(LAST_WORD), "r");
-	return *ret_stream ? 0 : -errno;
-}
-
 static int parse(cfg_t *cfg, const char *path, FILE *stream)
 {
 	cfg->filename = strdup(path);
@@ -379,28 +343,20 @@ static int parse(cfg_t *cfg, const char *path, FILE *stream)
 
 static int load(const char *path, struct config *config)
 {
-	char *text = malloc(MAX_FILE_BYTES + sizeof(LAST_WORD));
 	FILE *stream = NULL;
-	cfg_t *cfg = NULL;
-	int r = -ENOMEM;
+	char *text = NULL;
+	cfg_t *cfg;
+	int r = config_file_read(path, LAST_WORD, &text, &stream);
 
-	if (!text)
-		return -ENOMEM;
-	r = read_file(path, text, &stream);
 	if (r < 0)
-		goto out;
-	r = -ENOMEM;
+		return r;
 	cfg = new_grammar();
-	if (!cfg)
-		goto out;
-	r = parse(cfg, path, stream);
+	r = cfg ? parse(cfg, path, stream) : -ENOMEM;
 	if (r == 0)
 		r = read_config(config, cfg);
-out:
 	if (cfg)
 		(void)cfg_free(cfg);
-	if (stream)
-		(void)fclose(stream);
+	(void)fclose(stream);
 	free(text);
 	return r;
 }

@@ -167,11 +167,144 @@ static void sections_name_the_domains_that_they_are_for(void **state)
 	config_free(c);
 }
 
+#define HASH                                                          \
+	"sha256:00112233445566778899AABBCCDDEEFF00112233445566778899" \
+	"aabbccddeeff"
+
+static void a_rule_has_sets_of_classes_and_a_hash_and_may_deny(void **state)
+{
+	static const char text[] =
+		"# first\n"
+		"export { interfaces_any = { \"03\", \"08:06\", \"0E:01:02\" } }\n"
+		"export {\n"
+		"  descriptors = \"" HASH "\"\n"
+		"  interfaces_all = { \"01\" }\n"
+		"  interfaces_only = { \"ff\", \"00:00:00\" }\n"
+		"  interfaces_none = { \"e0:01\" }\n"
+		"  deny = true\n"
+		"}\n";
+	char why[CONFIG_WHY_BYTES];
+	const struct policy_pattern *p;
+	struct config *c;
+
+	(void)state;
+	assert_int_equal(load(text, &c, why), 0);
+	assert_int_equal(c->num_rules, 2);
+	assert_int_equal(c->rules[0].line, 2);
+	assert_false(c->rules[0].is_deny || c->rules[0].has_hash);
+	assert_int_equal(c->rules[0].any.num, 3);
+	p = c->rules[0].any.patterns;
+	assert_int_equal(p[0].num_given, 1);
+	assert_int_equal(p[0].class.class, 3);
+	assert_int_equal(p[1].num_given, 2);
+	assert_int_equal(p[1].class.subclass, 6);
+	assert_int_equal(p[2].num_given, 3);
+	assert_int_equal(p[2].class.class, 0x0e);
+	assert_int_equal(p[2].class.protocol, 2);
+	assert_int_equal(c->rules[0].all.num + c->rules[0].only.num +
+				 c->rules[0].none.num,
+			 0);
+
+	assert_int_equal(c->rules[1].line, 3);
+	assert_true(c->rules[1].is_deny && c->rules[1].has_hash);
+	assert_int_equal(c->rules[1].hash[1], 0x11);
+	assert_int_equal(c->rules[1].hash[31], 0xff);
+	assert_int_equal(c->rules[1].any.num, 0);
+	assert_int_equal(c->rules[1].all.num, 1);
+	assert_int_equal(c->rules[1].only.num, 2);
+	assert_int_equal(c->rules[1].only.patterns[0].class.class, 0xff);
+	assert_int_equal(c->rules[1].none.patterns[0].class.class, 0xe0);
+	config_free(c);
+}
+
+static void sections_name_peers_and_users(void **state)
+{
+	static const char text[] =
+		"export { busid = \"1-1\"\n"
+		"  peers = { \"anna.example\", \"" HASH "\", \"*\" } }\n"
+		"disk \"d\" { image = \"/i\" users = { \"root\", \"0012\" } }\n"
+		"zero \"z\" { users = { \"*\" } peers = { \"b\" }\n"
+		"  domains = { \"u1\" } }\n";
+	char why[CONFIG_WHY_BYTES];
+	struct config *c;
+
+	(void)state;
+	assert_int_equal(load(text, &c, why), 0);
+	assert_int_equal(c->rules[0].to.peers.num, 3);
+	assert_string_equal(c->rules[0].to.peers.names[0], "anna.example");
+	assert_string_equal(c->rules[0].to.peers.names[1], HASH);
+	assert_string_equal(c->rules[0].to.peers.names[2], "*");
+	assert_int_equal(c->rules[0].to.users.num, 0);
+	assert_int_equal(c->virtuals[0].line, 3);
+	assert_int_equal(c->virtuals[0].to.users.num, 2);
+	assert_string_equal(c->virtuals[0].to.users.names[0], "0");
+	assert_string_equal(c->virtuals[0].to.users.names[1], "12");
+	assert_int_equal(c->virtuals[1].line, 4);
+	assert_string_equal(c->virtuals[1].to.users.names[0], "*");
+	assert_string_equal(c->virtuals[1].to.peers.names[0], "b");
+	assert_string_equal(c->virtuals[1].to.domains.names[0], "u1");
+	config_free(c);
+}
+
+static void a_rule_may_be_for_devices_of_a_remote(void **state)
+{
+	static const char text[] =
+		"export { remote = \"lab\" busid = \"zero0@far\" }\n"
+		"export { remote = \"*\" }\n"
+		"remote \"lab\" { address = \"tls:lab.example\" }\n";
+	char why[CONFIG_WHY_BYTES];
+	struct config *c;
+
+	(void)state;
+	assert_int_equal(load(text, &c, why), 0);
+	assert_string_equal(c->rules[0].remote, "lab");
+	assert_string_equal(c->rules[0].busid, "zero0@far");
+	assert_string_equal(c->rules[1].remote, "*");
+	assert_true(policy_rule_is_given(&c->rules[1]));
+	assert_string_equal(c->remotes[0].name, "lab");
+	config_free(c);
+}
+
 static const struct {
 	const char *text;
 	int line;
 	const char *reason;
 } refused[] = {
+	{ "export { deny = true }", 1, "empty rule" },
+	{ "export { peers = { \"a\" } users = { \"*\" } }", 1, "empty rule" },
+	{ "export { busid = \"1-1\" deny = maybe }", 1, "boolean" },
+	{ "export { interfaces_any = { \"3\" } }", 1, "lsusb -v" },
+	{ "export { interfaces_all = { \"03:\" } }", 1, "lsusb -v" },
+	{ "export { interfaces_only = { \"03:01:01:01\" } }", 1, "lsusb -v" },
+	{ "export { interfaces_none = { \"0g\" } }", 1, "lsusb -v" },
+	{ "export { interfaces_any = { \"03\",\n\"030101\" } }", 2, "lsusb" },
+	{ "export { interfaces_any = { \"*\" } }", 1, "interfaces_any" },
+	{ "export { interfaces_any = { } }", 1, "at least one" },
+	{ "export { busid = \"1-1\" interfaces_none = { } }", 1, "at least" },
+	{ "export { descriptors = \"sha256:12\" }", 1, "sha256sum" },
+	{ "export { descriptors = \"" HASH "0\" }", 1, "sha256sum" },
+	{ "export { busid = \"zero0\" }", 1, "of a remote" },
+	{ "export { remote = \"\" }", 1, "remote section" },
+	{ "export { remote = \"a b\" }", 1, "remote section" },
+	{ "export { remote = \"1234567890123456\" }", 1, "remote section" },
+	{ "\nexport {\nremote = \"lab\"\n}", 2, "no remote of this name" },
+	{ "export { remote = \"*\" busid = \"a b\" }", 1, "bus id" },
+	{ "zero \"z\" { peers = { \"a b\" } }", 1, "certificates" },
+	{ "zero \"z\" { peers = { \"sha256:12\" } }", 1, "certificates" },
+	{ "zero \"z\" { peers = { } }", 1, "at least one" },
+	{ "zero \"z\" { users = { \"no such user\" } }", 1, "no such user\"" },
+	{ "zero \"z\" { users = { \"4294967295\" } }", 1, "no such user;" },
+	{ "zero \"z\" { users = { \"\" } }", 1, "no such user;" },
+	{ "zero \"z\" { users = { } }", 1, "at least one" },
+	{ "zero \"z\" { deny = true }", 1, "deny" },
+	{ "gateway \"g\" { peers = { \"a\" } }", 1, "peers" },
+	{ "remote \"a/b\" { address = \"tcp:h\" }", 1, "name has" },
+	{ "remote \"lab\" { }", 1, "where it is" },
+	{ "remote \"lab\" { address = \"xen:0\" }", 1, "from there" },
+	{ "remote \"lab\" { pin = \"12\" }", 1, "xusbip-ca show" },
+	{ "tls_dir = \"tls\"", 1, "absolute" },
+	{ "calls_per_second = 0", 1, "from 1 to" },
+	{ "peer_timeout = 1", 1, "from" },
 	{ "\nlisen = { }", 2, "lisen" },
 	{ "export { vendr = \"1234\" }", 1, "vendr" },
 	{ "zero \"z\" { image = \"/x\" }", 1, "image" },
@@ -331,6 +464,31 @@ static void a_section_names_so_many_domains_and_no_more(void **state)
 	assert_non_null(strstr(why, "more than 32"));
 }
 
+static void a_rule_names_so_many_classes_and_no_more(void **state)
+{
+	char text[POLICY_MAX_PATTERNS * 8 + 80];
+	char why[CONFIG_WHY_BYTES];
+	struct config *config;
+
+	(void)state;
+	for (int more = 0; more <= 1; more++) {
+		size_t len = (size_t)snprintf(text, sizeof(text),
+					      "export { interfaces_any = { "
+					      "\"03\"");
+
+		for (int i = 1; i < POLICY_MAX_PATTERNS + more; i++)
+			len += (size_t)snprintf(text + len, sizeof(text) - len,
+						", \"%02x\"", i);
+		(void)snprintf(text + len, sizeof(text) - len, " } }");
+		assert_int_equal(load(text, &config, why), more ? -EINVAL : 0);
+		if (more)
+			continue;
+		assert_int_equal(config->rules[0].any.num, POLICY_MAX_PATTERNS);
+		config_free(config);
+	}
+	assert_non_null(strstr(why, "more than 16"));
+}
+
 static void what_is_not_a_file_is_refused_with_its_name(void **state)
 {
 	char why[CONFIG_WHY_BYTES];
@@ -350,6 +508,11 @@ int main(void)
 			an_empty_file_listens_on_the_socket_and_exports_nothing),
 		cmocka_unit_test(every_word_is_read),
 		cmocka_unit_test(sections_name_the_domains_that_they_are_for),
+		cmocka_unit_test(
+			a_rule_has_sets_of_classes_and_a_hash_and_may_deny),
+		cmocka_unit_test(sections_name_peers_and_users),
+		cmocka_unit_test(a_rule_may_be_for_devices_of_a_remote),
+		cmocka_unit_test(a_rule_names_so_many_classes_and_no_more),
 		cmocka_unit_test(
 			a_bad_line_is_refused_with_its_number_and_reason),
 		cmocka_unit_test(a_file_without_a_listener_is_refused),
