@@ -27,8 +27,8 @@ static bool parse_peer(const char *text, struct xen_guest *ret_id)
 }
 
 /*
- * dom0 sees every domain.  Elsewhere the folders tell, which dom0's manager
- * removes.
+ * dom0 is told by xenstored: the nodes of a domain go before it does.  Elsewhere
+ * the folders tell, which dom0's manager removes.
  */
 static bool is_dead(const struct guest_env *env, unsigned domid,
 		    const char *uuid)
@@ -40,8 +40,7 @@ static bool is_dead(const struct guest_env *env, unsigned domid,
 
 	if (env->gateway != 0)
 		return false;
-	(void)snprintf(path, sizeof(path), "/local/domain/%u", domid);
-	if (store_read(env->store, path, text, sizeof(text)) == -ENOENT)
+	if (store_is_introduced(env->store, domid) == 0)
 		return true;
 	(void)snprintf(path, sizeof(path), "/local/domain/%u/vm", domid);
 	r = store_read(env->store, path, text, sizeof(text));

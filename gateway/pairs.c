@@ -320,6 +320,30 @@ static int keep_pair(struct pairs *p, const struct domain *g,
 				p->own, g->domid);
 }
 
+/* Has the gateway let go of this channel, or never had it? */
+static bool is_free(struct pairs *p, unsigned g, unsigned f, unsigned channel)
+{
+	char path[HANDSHAKE_PATH_BYTES];
+	char text[HANDSHAKE_WORD_BYTES];
+	struct handshake_word word;
+	int r;
+
+	handshake_channel_path(path, g, f, channel);
+	r = store_read(p->store, path, text, sizeof(text));
+	if (r < 0)
+		return r == -ENOENT;
+	return handshake_parse(text, &word) && word.verb == HANDSHAKE_CLOSED;
+}
+
+static bool is_in_use(struct pairs *p, unsigned g, unsigned f)
+{
+	for (unsigned i = 0; i < HANDSHAKE_CHANNELS; i++) {
+		if (!is_free(p, g, f, i))
+			return true;
+	}
+	return false;
+}
+
 /* What one domain's folder has for others that it does not talk to. */
 static void clean_domain(struct pairs *p, const struct domain *d)
 {
@@ -338,6 +362,11 @@ static void clean_domain(struct pairs *p, const struct domain *d)
 			continue;
 		other = find_domain(p->domains, p->num_domains, domid);
 		if (other && (is_wanted(p, d, other) || is_wanted(p, other, d)))
+			continue;
+		/* Its nodes go before it is dead and what it maps is free. */
+		if (d->is_gateway && !other &&
+		    store_is_introduced(p->store, domid) > 0 &&
+		    is_in_use(p, d->domid, domid))
 			continue;
 		handshake_pair_path(path, d->domid, domid);
 		/* Others can make such nodes as often as they like. */
@@ -439,32 +468,13 @@ void pairs_set_config(struct pairs *pairs, const struct config *config)
 
 /* ---- life ---- */
 
-/* Has the gateway let go of this channel, or never had it? */
-static bool is_free(struct pairs *p, const struct domain *g,
-		    const struct domain *f, unsigned channel)
-{
-	char path[HANDSHAKE_PATH_BYTES];
-	char text[HANDSHAKE_WORD_BYTES];
-	struct handshake_word word;
-	int r;
-
-	handshake_channel_path(path, g->domid, f->domid, channel);
-	r = store_read(p->store, path, text, sizeof(text));
-	if (r < 0)
-		return r == -ENOENT;
-	return handshake_parse(text, &word) && word.verb == HANDSHAKE_CLOSED;
-}
-
 static int remove_unused(struct pairs *p, const struct domain *g,
 			 const struct domain *f)
 {
 	const struct pair_paths paths = paths_of(g->domid, f->domid);
 
-	for (unsigned i = 0; i < HANDSHAKE_CHANNELS; i++) {
-		if (!is_free(p, g, f, i))
-			return 0;
-	}
-	remove_pair(p, &paths);
+	if (!is_in_use(p, g->domid, f->domid))
+		remove_pair(p, &paths);
 	return 0;
 }
 

@@ -35,6 +35,7 @@ struct xen_link {
 	char why[HANDSHAKE_WHY_BYTES];
 	char our_node[HANDSHAKE_PATH_BYTES];
 	char guests_node[HANDSHAKE_PATH_BYTES];
+	char guests_folder[HANDSHAKE_PATH_BYTES];
 	char guard[HANDSHAKE_PATH_BYTES];
 };
 
@@ -114,6 +115,7 @@ static void say(struct xen_link *l)
 		r = store_remove(l->options.store, l->our_node);
 		break;
 	case XEN_LINK_OPEN:
+	case XEN_LINK_WAITING:
 		r = write_word(l, HANDSHAKE_OPEN);
 		break;
 	case XEN_LINK_WEDGED:
@@ -173,7 +175,8 @@ static void disown(struct xen_link *l)
 }
 
 /* Why it ends, seen from `from`, if nobody has said so before. */
-static void reason_of_end(struct xen_link *l, enum xen_link_state from)
+static void reason_of_end(struct xen_link *l, enum xen_link_state from,
+			  enum xen_link_stim stim)
 {
 	if (from == XEN_LINK_STARTING && l->state == XEN_LINK_KILLING)
 		set_reason(l, EXIT_TIMEOUT,
@@ -181,6 +184,9 @@ static void reason_of_end(struct xen_link *l, enum xen_link_state from)
 	else if (l->state == XEN_LINK_WEDGED)
 		set_reason(l, EXIT_BUSY,
 			   "the session was killed but does not end");
+	else if (from == XEN_LINK_WAITING && stim == XEN_LINK_ON_LIMIT)
+		set_reason(l, EXIT_TIMEOUT,
+			   "the guest was not to be seen in xenstore");
 }
 
 static void act(struct xen_link *l, enum xen_link_act action)
@@ -196,6 +202,9 @@ static void act(struct xen_link *l, enum xen_link_act action)
 	case XEN_LINK_DO_OPEN:
 		set_limit(l, 0);
 		say(l);
+		break;
+	case XEN_LINK_DO_WAIT:
+		set_limit(l, XEN_LINK_WAITING_MS);
 		break;
 	case XEN_LINK_DO_END:
 		o->ops->terminate(o->arg, l);
@@ -234,7 +243,7 @@ static void step(struct xen_link *l, enum xen_link_stim stim)
 			  xen_link_state_name(to.next));
 	l->state = to.next;
 	if (to.next != from)
-		reason_of_end(l, from);
+		reason_of_end(l, from, stim);
 	act(l, to.act);
 }
 
@@ -251,6 +260,27 @@ static enum xen_link_stim judge(const struct xen_link *l)
 	return XEN_LINK_ON_GARBAGE;
 }
 
+/*
+ * Its node is not there, or not for us: by the guest's will, unless its folder
+ * is gone as well.  So it looks when xl destroys a domain, which is not dead yet.
+ */
+static int look_at_folder(struct xen_link *l, bool is_node_there,
+			  enum xen_link_stim *ret_stim)
+{
+	char text[HANDSHAKE_WORD_BYTES];
+	int r = store_read(l->options.store, l->guests_folder, text,
+			   sizeof(text));
+
+	if (r == -ENOENT || r == -EACCES)
+		*ret_stim = XEN_LINK_ON_HIDDEN;
+	else if (r < 0 && r != -EMSGSIZE && r != -EBADMSG)
+		return r;
+	else
+		*ret_stim = is_node_there ? XEN_LINK_ON_GARBAGE
+					  : XEN_LINK_ON_LEFT;
+	return 0;
+}
+
 /* What the guest says now: 0, or -errno of the store's. */
 static int look(struct xen_link *l, enum xen_link_stim *ret_stim)
 {
@@ -262,22 +292,19 @@ static int look(struct xen_link *l, enum xen_link_stim *ret_stim)
 		return 0;
 	}
 	r = store_read(l->options.store, l->guests_node, text, sizeof(text));
-	if (r == -ENOENT) {
-		*ret_stim = XEN_LINK_ON_LEFT;
-		return 0;
-	}
-	/* EACCES: it is the guest's node and the guest's will. */
-	if (r == -EMSGSIZE || r == -EBADMSG || r == -EACCES) {
+	if (r == -ENOENT || r == -EACCES) {
+		r = look_at_folder(l, r == -EACCES, ret_stim);
+	} else if (r == -EMSGSIZE || r == -EBADMSG) {
 		*ret_stim = XEN_LINK_ON_GARBAGE;
-		return 0;
+		r = 0;
+	} else if (r >= 0) {
+		(void)handshake_parse(text, &l->word);
+		*ret_stim = judge(l);
+		r = 0;
 	}
-	if (r < 0) {
-		note_store(l, r, "the guest's node cannot be read");
-		return r;
-	}
-	(void)handshake_parse(text, &l->word);
-	*ret_stim = judge(l);
-	return 0;
+	if (r < 0)
+		note_store(l, r, "what the guest says cannot be read");
+	return r;
 }
 
 void xen_link_review(struct xen_link *link)
@@ -392,6 +419,7 @@ int xen_link_new(const struct xen_link_options *options,
 			       options->channel);
 	handshake_channel_path(l->guests_node, options->guest, options->gateway,
 			       options->channel);
+	handshake_pair_path(l->guests_folder, options->guest, options->gateway);
 	handshake_name_path(l->guard, options->gateway, options->guest, "peer");
 	r = read_our_node(l, &ours, &is_there);
 	if (r < 0) {
@@ -434,6 +462,7 @@ bool xen_link_is_quiet(const struct xen_link *link)
 	switch (link->state) {
 	case XEN_LINK_STARTING:
 	case XEN_LINK_OPEN:
+	case XEN_LINK_WAITING:
 	case XEN_LINK_ENDING:
 	case XEN_LINK_KILLING:
 		return false;

@@ -43,8 +43,9 @@ struct xen_link_options {
 	const char *who; /* for the log: "domain 5 (u1)"; borrowed */
 };
 
-/* How long STARTING, ENDING and KILLING may last. */
+/* How long STARTING, WAITING, ENDING and KILLING may last. */
 #define XEN_LINK_STARTING_MS 10000
+#define XEN_LINK_WAITING_MS  15000
 #define XEN_LINK_ENDING_MS   3000
 #define XEN_LINK_KILLING_MS  1000
 

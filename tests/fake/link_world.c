@@ -17,6 +17,7 @@
 
 enum event {
 	ASK,
+	ASK_AGAIN,
 	UP,
 	UP_OTHER,
 	GARBAGE,
@@ -35,6 +36,7 @@ enum event {
 
 static const char *const event_names[] = {
 	[ASK] = "ASK",
+	[ASK_AGAIN] = "ASK_AGAIN",
 	[UP] = "UP",
 	[UP_OTHER] = "UP_OTHER",
 	[GARBAGE] = "GARBAGE",
@@ -190,6 +192,7 @@ static void guest_says(const char *verb, uint64_t epoch)
 static void make_folder(void)
 {
 	write_node(OURS "/peer", "UUID u1");
+	write_node(THEIRS, "");
 	world.has_folder = true;
 }
 
@@ -281,6 +284,9 @@ static void happen(enum event event)
 	case ASK:
 		guest_says("ask 0", ++world.last_epoch);
 		break;
+	case ASK_AGAIN:
+		guest_says("ask 0", world.last_epoch + !world.last_epoch);
+		break;
 	case UP:
 		guest_says("up", world.last_epoch + !world.last_epoch);
 		break;
@@ -341,6 +347,7 @@ static void judge_node(enum xen_link_state state, bool is_sure)
 		expect(epoch == 0, "an idle link has an epoch");
 		break;
 	case XEN_LINK_OPEN:
+	case XEN_LINK_WAITING:
 		expect(epoch == world.serves, "open, for another epoch");
 		expect(!is_sure || (ours.verb == HANDSHAKE_OPEN &&
 				    ours.epoch == epoch),
@@ -382,15 +389,18 @@ static void judge_direction(enum xen_link_state state)
 {
 	struct handshake_word theirs = read_word(THEIRS "/3");
 	bool is_served = state == XEN_LINK_STARTING || state == XEN_LINK_OPEN;
+	bool is_seen = has_node(THEIRS);
 	bool is_killed = state == XEN_LINK_KILLING || state == XEN_LINK_WEDGED;
 
+	expect(is_seen ? state != XEN_LINK_WAITING : state != XEN_LINK_OPEN,
+	       "it is wrong about whether the guest is to be seen");
 	expect(state != XEN_LINK_ENDING || world.is_told,
 	       "the session was not told to end");
 	expect(!is_killed || world.is_killed, "the session was not killed");
 	if (world.is_dead)
 		expect(state == XEN_LINK_IDLE || is_killed,
 		       "the guest is dead, and its link lives");
-	else if (is_served)
+	else if (is_served && is_seen)
 		expect((theirs.verb == HANDSHAKE_ASK ||
 			theirs.verb == HANDSHAKE_UP) &&
 			       theirs.epoch == xen_link_epoch(world.link),
@@ -402,7 +412,8 @@ static void judge_event(enum event event, enum xen_link_state before)
 	enum xen_link_state state = xen_link_state(world.link);
 
 	if (event == REVOKE)
-		expect(state != XEN_LINK_STARTING && state != XEN_LINK_OPEN,
+		expect(state != XEN_LINK_STARTING && state != XEN_LINK_OPEN &&
+			       state != XEN_LINK_WAITING,
 		       "it was revoked and goes on");
 	if (event == GRANTED)
 		expect(state != XEN_LINK_STARTING, "a grant was missed");
@@ -415,6 +426,7 @@ static void judge(bool is_node_sure)
 	enum xen_link_state state = xen_link_state(world.link);
 	bool has_session = state != XEN_LINK_IDLE && state != XEN_LINK_CLOSED;
 	bool is_limited = state == XEN_LINK_STARTING ||
+			  state == XEN_LINK_WAITING ||
 			  state == XEN_LINK_ENDING || state == XEN_LINK_KILLING;
 
 	expect(has_session == world.is_alive, "it is wrong about its session");
@@ -430,6 +442,7 @@ static void judge(bool is_node_sure)
 /* Nothing stays when the guest leaves and the session ends. */
 static void judge_end(void)
 {
+	write_node(THEIRS, "");
 	remove_node(THEIRS "/3");
 	xen_link_review(world.link);
 	if (world.is_alive)
@@ -450,13 +463,14 @@ static void note_key(char key[static KEY_BYTES])
 
 	(void)snprintf(key, KEY_BYTES,
 		       "%d our %d %d %d their %d %d %d %d session %d%d %d %d "
-		       "is %d %d %d",
+		       "is %d %d %d %d",
 		       (int)xen_link_state(world.link), has_node(OURS "/3"),
 		       (int)ours.verb, ours.epoch == epoch,
 		       has_node(THEIRS "/3"), (int)theirs.verb,
 		       theirs.epoch == epoch, theirs.epoch == world.last_epoch,
 		       world.is_alive, world.is_killed, world.is_granted,
 		       world.serves == epoch, world.is_dead, world.has_folder,
+		       has_node(THEIRS),
 		       epoch != 0 && epoch == world.last_epoch);
 }
 

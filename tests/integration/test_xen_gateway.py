@@ -14,7 +14,8 @@ import time
 from fake_xen_guest import FakeXenGuest
 from harness import LIMIT_S, is_alive, run, wait_until
 from xen_gateway_bed import (BY_EVENT_S, CONFIG, EXIT_CANNOT_REACH,
-                             EXIT_FAILED, XUSBIP, bed)
+                             EXIT_FAILED, EXIT_TIMEOUT, XUSBIP, GuestAgent,
+                             bed)
 from xenstored import FakeXen
 
 IS_INTRODUCED = 17  # of xenstored's requests
@@ -225,6 +226,39 @@ def test_a_domain_that_is_destroyed_frees_everything_at_once(bench):
         wait_gone(b, 5, 15)
 
 
+def test_a_domain_that_is_being_destroyed_keeps_its_rings_until_it_is_dead(
+        bench):
+    with bed(bench, (5, 6)) as (b, guest, other):
+        epoch, _ = guest.open(0)
+        b.xen.remove_nodes(5)
+        b.gateway.wait_log(r"channel 0: OPEN \+ HIDDEN -> WAITING")
+        # The manager has looked when it makes this one.
+        b.xen.rm(other.gateways_folder)
+        b.xen.write("/local/domain/6/name", "u6")
+        other.wait(lambda: other.word("devices"), "it is served again")
+        assert b.gateway.count(": ended") == 0
+        assert guest.word(0) == f"{epoch} open"
+        assert b.xen.counts()[0]["granted"]
+        b.xen.destroy(5)
+        wait_until(lambda: not b.gateway.sessions(), "it has ended", BY_EVENT_S)
+        assert "WAITING + DEAD -> KILLING" in b.gateway.log()
+        wait_gone(b, 5, 15)
+
+
+def test_who_is_not_to_be_seen_is_let_go_in_the_end(bench):
+    with bed(bench) as (b, _):
+        with GuestAgent(bench, b.xen, 5) as agent, agent.client() as client:
+            client.import_("zero0")
+            b.xen.remove_nodes(5)
+            since = time.monotonic()
+            wait_until(lambda: any(f" closed {EXIT_TIMEOUT} " in word
+                                   for word in b.words().values()),
+                       "it is told", 40)
+            assert time.monotonic() - since > 14
+            b.xen.destroy(5)
+            wait_gone(b, 5, 15)
+
+
 def test_a_death_without_any_event_is_found_by_looking(bench):
     with bed(bench) as (b, guest):
         guest.open(0)
@@ -293,9 +327,12 @@ def test_a_gateway_in_a_domain_without_rights_serves_and_lets_go(bench):
         gateway.kill()
         gateway.start()
         assert guest.word(1) == f"{epoch} open"
+        xen.remove_nodes(5)
+        gateway.wait_log(r"channel 1: OPEN \+ HIDDEN -> WAITING")
         xen.destroy(5)
         wait_until(lambda: not gateway.sessions(), "its sessions have ended",
-                   5)
+                   BY_EVENT_S)
+        assert "channel 1: WAITING + DEAD -> KILLING" in gateway.log()
         wait_until(lambda: not xen.counts()[9]["granted"], "nothing is granted")
         wait_until(lambda: not xen.exists("/local/domain/9/data/xusbip/5"),
                    "its folder is gone")

@@ -161,7 +161,8 @@ def test_a_folder_that_the_guest_removes_is_its_own_loss(bench):
     with bed(bench) as (b, guest):
         _, client = guest.open(0)
         b.xen.rm(guest.folder, as_domid=5)
-        guest.wait_nothing(0)
+        # It is made again, and with it the gateway's, within 10 s.
+        guest.wait_nothing(0, 30)
         client.kill()
         b.wait_clean()
 

@@ -9,6 +9,7 @@ import signal
 
 from harness import run, wait_until
 from usbip_client import ST_NODEV, Refused
+from xen_gateway_bed import BY_EVENT_S
 from xenstored import FakeXen
 
 XEN = "listen = { }\nxen = true\n"
@@ -135,12 +136,44 @@ def test_a_dead_guests_folder_goes_and_nothing_comes_back(bench):
         wait_pair(xen, 0, 5)
         xen.write(folder(5, 0) + "/0", "garbage", as_domid=5)
         xen.destroy(5)
-        wait_until(lambda: not xusbip_nodes(xen), "nothing is left", 1.0)
+        wait_until(lambda: not xusbip_nodes(xen), "nothing is left",
+                   BY_EVENT_S)
         wait_until(lambda: not xen.exists("/local/domain/0/data/xusbip"),
-                   "nor is the folder for all", 1.0)
+                   "nor is the folder for all", BY_EVENT_S)
         xen.add_domain(6, "u1")
         wait_pair(xen, 0, 6)
         assert not xen.exists("/local/domain/5")
+
+
+def test_a_gateways_folder_stays_until_its_guest_is_dead(bench):
+    with FakeXen() as xen:
+        for domid in (5, 6, 9):
+            xen.add_domain(domid, f"u{domid}")
+        manager(bench, xen, 'gateway "u9" { domains = { "u5", "u6" } }')
+        wait_pair(xen, 9, 5)
+        wait_pair(xen, 9, 6)
+        peer = xen.read(folder(9, 5) + "/peer")
+        xen.write(folder(9, 5) + "/7", OPEN, as_domid=9)
+        xen.remove_nodes(5)
+        # The manager has looked when it makes this one.
+        xen.rm(folder(9, 6) + "/peer")
+        xen.write("/local/domain/6/name", "u6")
+        wait_pair(xen, 9, 6)
+        assert xen.read(folder(9, 5) + "/peer") == peer
+        xen.destroy(5)
+        wait_until(lambda: not xen.exists(folder(9, 5)), "it is gone",
+                   BY_EVENT_S)
+
+
+def test_a_guests_folder_goes_with_the_nodes_of_its_gateway(bench):
+    with FakeXen() as xen:
+        for domid in (5, 9):
+            xen.add_domain(domid, f"u{domid}")
+        manager(bench, xen, 'gateway "u9" { domains = { "u5" } }')
+        wait_pair(xen, 9, 5)
+        xen.remove_nodes(9)
+        wait_until(lambda: not xen.exists(folder(5, 9)), "it is gone",
+                   BY_EVENT_S)
 
 
 def test_a_domain_whose_nodes_nobody_removed_is_dead_all_the_same(bench):

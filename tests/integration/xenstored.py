@@ -318,15 +318,21 @@ class FakeXen:
     def destroy(self, domid):
         """What xl destroy does: its nodes go, then it and all in it, at once
         and without a word."""
-        self.signal(domid, signal.SIGSTOP)
-        for path in (f"/vm/{self.uuids.pop(domid)}", f"/local/domain/{domid}",
-                     f"/libxl/{domid}"):
-            self.rm(path)
+        self.remove_nodes(domid)
+        del self.uuids[domid]
         pids = self.pids(domid)
         self.order("destroy", domid)
         self.kill_processes(domid, pids)
         if domid in self.stores:
             self.stores.pop(domid).close()
+
+    def remove_nodes(self, domid):
+        """The first half of it: what is left is a domain that dies."""
+        self.signal(domid, signal.SIGSTOP)
+        for path in (f"/vm/{self.uuids[domid]}", f"/local/domain/{domid}",
+                     f"/libxl/{domid}"):
+            if self.exists(path):
+                self.rm(path)
 
     def shutdown(self, domid, reason="poweroff"):
         """The guest has shut itself down (or crashed); xl has not looked."""

@@ -5,13 +5,13 @@
  * them, and the folders' maker in dom0. The tables are those of the code. What
  * happens around them: any order of start; each process killed at any moment,
  * the manager so that its session outlives it; sessions that do not end when
- * they are told, or killed; the guest's death, and another guest with its
- * number; folders removed and made again; revoke, hold and resume. What the
+ * they are told, or killed; the guest's death, whose nodes go before it, and
+ * another guest with its number; folders removed and made again; revoke, hold and resume. What the
  * rings tell comes before or behind what the store says, or never.
  *
  *  - no cell that says BUG is met, and none of the assertions on the way: no
  *    second session is started for a channel, an up means that just this epoch
- *    is mapped;
+ *    is mapped, nothing of a dying guest's is freed because it is not seen;
  *  - it always comes to rest, and then (checker) both ends are in the same
  *    epoch or hold nothing, and nothing of a dead guest is left.
  *
@@ -43,13 +43,15 @@ byte orphan = 0;
 #include "tests/model/handshake_front.inc"
 #include "tests/model/handshake_gateway.inc"
 
-inline guest_dies()
+inline guest_is_destroyed()
 {
-	dom = 0;
+	is_dying = true;
 	warden_forget();
 	orphan = 0;
 	orphan_told = false;
-	f_remove()
+	f_verb = (peer != 0 -> HIDDEN : NONE);
+	f_epoch = 0;
+	m_dirty = m_live
 }
 
 proctype world()
@@ -62,11 +64,13 @@ proctype world()
 	:: d_step { dom == 0 && guests < GUESTS ->
 		guests++;
 		dom = guests }
-	:: d_step { starts < EPOCHS && dom != 0 && !w_live ->
+	:: d_step { starts < EPOCHS && dom != 0 && !is_dying && !w_live ->
 		starts++;
 		warden_start() }
 	:: d_step { s_is_stuck -> s_is_stuck = false }
-	:: d_step { chaos < CHAOS && dom != 0 -> chaos++; guest_dies() }
+	:: d_step { chaos < CHAOS && dom != 0 && !is_dying ->
+		chaos++;
+		guest_is_destroyed() }
 	:: d_step { chaos < CHAOS && peer != 0 -> chaos++; folders_remove() }
 	:: d_step { chaos < CHAOS && p != P_NONE && p != P_GONE ->
 		chaos++;
@@ -116,12 +120,22 @@ end:	do
 proctype agent()
 {
 end:	do
-	:: d_step { dom != 0 && !w_live && f_verb != NONE -> f_remove() }
+	:: d_step { dom != 0 && !w_live && f_verb != NONE &&
+		    f_verb != HIDDEN -> f_remove() }
 	:: d_step { is_asked_to_hold && (p == P_WAITING || p == P_MAPPED) ->
 		p_end() }
 	:: d_step { is_asked_to_hold && !w_live && f_verb == NONE ->
 		h_done = h_epoch;
 		h_dirty = m_live }
+	od
+}
+
+proctype destroyer()
+{
+end:	do
+	:: d_step { is_dying ->
+		is_dying = false;
+		dom = 0 }
 	od
 }
 
@@ -154,7 +168,7 @@ init
 		run manager(); run link_session();
 		run link_limit(); run guest_done(); run guest_limit();
 		run guest_quiet(); run session(); run pairs();
-		run world(); run checker()
+		run destroyer(); run world(); run checker()
 	}
 }
 

@@ -34,6 +34,7 @@ proctype guest()
 {
 end:	do
 	:: d_step { peer != 0 && dom == peer -> say(NONE, 0) }
+	:: d_step { peer != 0 && dom == peer -> say(HIDDEN, 0) }
 	:: d_step { peer != 0 && dom == peer -> say(JUNK, 0) }
 	:: d_step { peer != 0 && dom == peer -> say(ASK, 1) }
 	:: d_step { peer != 0 && dom == peer -> say(ASK, 2) }
@@ -55,13 +56,13 @@ proctype world()
 		chaos++;
 		guests++;
 		dom = guests;
-		f_verb = NONE;
+		f_verb = HIDDEN;
 		f_epoch = 0;
 		m_dirty = m_live }
 	:: d_step { chaos < CHAOS && dom != 0 ->
 		chaos++;
 		dom = 0;
-		f_verb = NONE;
+		f_verb = HIDDEN;
 		f_epoch = 0;
 		m_dirty = m_live }
 	:: d_step { chaos < CHAOS && m_live -> chaos++; manager_forget() }
@@ -101,10 +102,11 @@ init
 #define who_is_to_be_held_is_held \
 	([] (note && dom == 1 && peer == 1) -> <> (g_state == G_HELD))
 #define a_start_is_settled (l_state == L_STARTING -> <> (l_state != L_STARTING))
+#define a_wait_is_settled (l_state == L_WAITING -> <> (l_state != L_WAITING))
 #define who_is_to_end_ends (l_state == L_ENDING -> <> (l_state != L_ENDING))
 #define who_is_killed_ends (l_state == L_KILLING -> <> (l_state != L_KILLING))
 #define nothing_of_the_dead_is_left ([] (dom == 0) -> <> released)
 
 ltl everything_is_settled { [] (an_ask_is_answered &&
-	who_is_to_be_held_is_held && a_start_is_settled && who_is_to_end_ends &&
-	who_is_killed_ends && nothing_of_the_dead_is_left) }
+	who_is_to_be_held_is_held && a_start_is_settled && a_wait_is_settled &&
+	who_is_to_end_ends && who_is_killed_ends && nothing_of_the_dead_is_left) }

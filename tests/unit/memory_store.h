@@ -25,6 +25,8 @@ static struct memory_node {
 /* What every call says that would change something, unless it is 0. */
 static int memory_error;
 static unsigned memory_num_lists;
+/* Is every domain that is asked about dead? */
+static bool memory_is_dead;
 
 static struct memory_node *memory_find(const char *path)
 {
@@ -39,6 +41,7 @@ static void memory_clear(void)
 	memset(memory_nodes, 0, sizeof(memory_nodes));
 	memory_error = 0;
 	memory_num_lists = 0;
+	memory_is_dead = false;
 }
 
 static void memory_set(const char *path, const char *value)
@@ -154,6 +157,13 @@ int store_watch(struct store *store, const char *path, const char *token)
 int store_unwatch(struct store *store, const char *path, const char *token)
 {
 	return store_watch(store, path, token);
+}
+
+int store_is_introduced(struct store *store, unsigned domid)
+{
+	(void)store;
+	(void)domid;
+	return !memory_is_dead;
 }
 
 int store_domid(struct store *store)

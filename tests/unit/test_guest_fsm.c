@@ -261,7 +261,27 @@ static void test_who_asks_for_a_guest_that_dies_is_told(void **state)
 
 /* ------------------------------------------------------------- identity */
 
-static void test_a_domain_that_dom0_does_not_know_is_dead(void **state)
+static void test_a_domain_without_nodes_is_served_until_it_is_dead(void **state)
+{
+	struct guest *g;
+
+	(void)state;
+	g = reach(GUEST_SERVING);
+	memory_remove("/local/domain/5");
+	guest_check(g);
+	guest_mark(g);
+	fake_loop_run(GUEST_LOOK_MS);
+	assert_true(guest_is_served(g, NULL));
+	assert_non_null(session_of(3));
+	assert_true(our_word_has(OURS "/3", "open"));
+
+	memory_is_dead = true;
+	guest_check(g);
+	assert_false(guest_is_served(g, NULL));
+	finish(g);
+}
+
+static void test_a_number_that_is_another_domains_is_not_served(void **state)
 {
 	struct guest *g;
 
@@ -318,7 +338,8 @@ int main(void)
 		TEST(test_a_guest_that_comes_back_is_still_held),
 		TEST(test_an_asker_is_answered_later_and_once),
 		TEST(test_who_asks_for_a_guest_that_dies_is_told),
-		TEST(test_a_domain_that_dom0_does_not_know_is_dead),
+		TEST(test_a_domain_without_nodes_is_served_until_it_is_dead),
+		TEST(test_a_number_that_is_another_domains_is_not_served),
 		TEST(test_a_new_name_is_judged_by_the_rules),
 		TEST(test_what_is_no_peer_is_nobody),
 	};

@@ -93,6 +93,7 @@ static void begin(void)
 	memory_clear();
 	memset(&session, 0, sizeof(session));
 	memory_set(OURS "/peer", "UUID u1");
+	memory_set(THEIRS, "");
 }
 
 static void guest_says(struct xen_link *link, const char *word)
@@ -101,6 +102,7 @@ static void guest_says(struct xen_link *link, const char *word)
 		memory_set(THEIRS "/3", word);
 	else
 		memory_remove(THEIRS "/3");
+	memory_set(THEIRS, "");
 	xen_link_review(link);
 }
 
@@ -122,6 +124,10 @@ static struct xen_link *reach(enum xen_link_state state)
 	guest_says(link, E1 " ask 0");
 	if (state != XEN_LINK_STARTING)
 		xen_link_feed(link, XEN_LINK_ON_GRANTED);
+	if (state == XEN_LINK_WAITING) {
+		memory_remove(THEIRS);
+		xen_link_review(link);
+	}
 	if (state == XEN_LINK_ENDING || state == XEN_LINK_KILLING ||
 	    state == XEN_LINK_WEDGED)
 		xen_link_revoke(link, EXIT_BUSY, "for a reason");
@@ -155,6 +161,10 @@ static void stimulate(struct xen_link *link, enum xen_link_stim stim)
 		break;
 	case XEN_LINK_ON_LEFT:
 		guest_says(link, NULL);
+		break;
+	case XEN_LINK_ON_HIDDEN:
+		memory_remove(THEIRS);
+		xen_link_review(link);
 		break;
 	case XEN_LINK_ON_ENDED:
 		end(link);
@@ -191,6 +201,10 @@ static void assert_action(enum xen_link_act act)
 		break;
 	case XEN_LINK_DO_OPEN:
 		assert_int_equal(session.limit_ms, 0);
+		assert_string_equal(memory_get(OURS "/3"), E1 " open");
+		break;
+	case XEN_LINK_DO_WAIT:
+		assert_int_equal(session.limit_ms, XEN_LINK_WAITING_MS);
 		assert_string_equal(memory_get(OURS "/3"), E1 " open");
 		break;
 	case XEN_LINK_DO_END:
@@ -241,7 +255,7 @@ static void test_every_row_does_what_it_says(void **state)
 			num_walked++;
 		}
 	}
-	assert_int_equal(num_walked, 67);
+	assert_int_equal(num_walked, 86);
 }
 
 /* Laws of the table as a whole. */
@@ -328,11 +342,13 @@ test_the_first_reason_for_an_end_is_what_the_guest_reads(void **state)
 			    E1 " closed 4 not yours any more");
 	xen_link_free(link);
 
-	link = reach(XEN_LINK_STARTING);
-	xen_link_feed(link, XEN_LINK_ON_LIMIT);
-	end(link);
-	assert_true(our_word_begins(E1 " closed 11 "));
-	xen_link_free(link);
+	for (int i = 0; i < 2; i++) {
+		link = reach(i == 0 ? XEN_LINK_STARTING : XEN_LINK_WAITING);
+		xen_link_feed(link, XEN_LINK_ON_LIMIT);
+		end(link);
+		assert_true(our_word_begins(E1 " closed 11 "));
+		xen_link_free(link);
+	}
 }
 
 static void test_a_dead_guests_node_is_not_looked_at(void **state)
