@@ -109,7 +109,7 @@ static enum exit_status
 get_device(struct taker *t, const struct usbip_device *device, uint8_t *to)
 {
 	const struct iovec v = { to, URB_DEVICE_DESCRIPTOR_BYTES };
-	size_t n;
+	size_t n = 0;
 	enum exit_status status =
 		get_descriptor(t, DESCRIPTOR_DEVICE << 8, 0, v, &n);
 
@@ -130,7 +130,7 @@ static enum exit_status get_configuration(struct taker *t, unsigned index,
 	const uint16_t value =
 		(uint16_t)(DESCRIPTOR_CONFIGURATION << 8 | index);
 	struct iovec v = { to, CONFIG_BYTES };
-	size_t n;
+	size_t n = 0;
 	enum exit_status status = get_descriptor(t, value, 0, v, &n);
 
 	if (status != EXIT_OK)

@@ -40,6 +40,15 @@ struct dialers {
 	struct dial_packet packet; /* the last one */
 };
 
+static void release(struct dialer *d)
+{
+	loop_watch_stop(d->watch);
+	if (d->pid_fd >= 0)
+		(void)close(d->pid_fd);
+	(void)close(d->sock);
+	free(d);
+}
+
 static void forget(struct dialer *d)
 {
 	struct dialer **at = &d->dialers->first;
@@ -50,11 +59,7 @@ static void forget(struct dialer *d)
 		*at = d->next;
 		d->dialers->count--;
 	}
-	loop_watch_stop(d->watch);
-	if (d->pid_fd >= 0)
-		(void)close(d->pid_fd);
-	(void)close(d->sock);
-	free(d);
+	release(d);
 }
 
 void dialers_stop(struct dialer *d)
@@ -101,7 +106,8 @@ static void write_pin(const struct config_remote *remote, char *to)
 		return;
 	memcpy(to, TLS_PIN_TEXT, at);
 	for (size_t i = 0; i < TLS_PIN_BYTES; i++)
-		(void)snprintf(to + at + 2 * i, 3, "%02x", remote->pin[i]);
+		(void)snprintf(to + at + (size_t)2 * i, 3, "%02x",
+			       remote->pin[i]);
 }
 
 static void __attribute__((noreturn))
@@ -219,7 +225,11 @@ int dialers_new(struct loop *loop, bool is_debug, struct dialers **ret_dialers)
 
 void dialers_free(struct dialers *dialers)
 {
-	while (dialers && dialers->first)
-		forget(dialers->first);
+	while (dialers && dialers->first) {
+		struct dialer *d = dialers->first;
+
+		dialers->first = d->next;
+		release(d);
+	}
 	free(dialers);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "gateway/remote_name.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define FIRST_CHARS                  \
@@ -22,14 +23,12 @@ static bool is_good(const char *text)
 bool remote_name_join(char ret_name[static USBIP_BUSID_BYTES],
 		      const char *busid, const char *remote)
 {
-	size_t len = strlen(busid);
-	size_t remote_len = strlen(remote);
+	char name[USBIP_BUSID_BYTES];
+	int n = snprintf(name, sizeof(name), "%s@%s", busid, remote);
 
-	if (!is_good(busid) || len + 1 + remote_len >= USBIP_BUSID_BYTES)
+	if (n < 0 || (size_t)n >= sizeof(name) || !is_good(busid))
 		return false;
-	memcpy(ret_name, busid, len);
-	ret_name[len] = '@';
-	memcpy(ret_name + len + 1, remote, remote_len + 1);
+	memcpy(ret_name, name, sizeof(name));
 	return true;
 }
 

@@ -183,14 +183,10 @@ int remotes_set_limit(struct remotes_question *q, unsigned limit_ms,
 				q, &q->limit);
 }
 
-void remotes_drop(struct remotes_question *q)
+static void release_question(struct remotes_question *q)
 {
-	struct remotes_question **at = &q->remotes->questions;
 	struct remote_call *next;
 
-	while (*at != q)
-		at = &(*at)->next;
-	*at = q->next;
 	for (struct remote_call *c = q->remotes->calls; c; c = next) {
 		next = c->next;
 		if (c->question == q)
@@ -200,6 +196,16 @@ void remotes_drop(struct remotes_question *q)
 	if (q->lock_fd >= 0)
 		(void)close(q->lock_fd);
 	free(q);
+}
+
+void remotes_drop(struct remotes_question *q)
+{
+	struct remotes_question **at = &q->remotes->questions;
+
+	while (*at != q)
+		at = &(*at)->next;
+	*at = q->next;
+	release_question(q);
 }
 
 void remotes_cancel(struct remotes_question *question)
@@ -277,8 +283,12 @@ void remotes_free(struct remotes *remotes)
 {
 	if (!remotes)
 		return;
-	while (remotes->questions)
-		remotes_drop(remotes->questions);
+	while (remotes->questions) {
+		struct remotes_question *q = remotes->questions;
+
+		remotes->questions = q->next;
+		release_question(q);
+	}
 	while (remotes->calls) {
 		struct remote_call *c = remotes->calls;
 

@@ -13,6 +13,7 @@
  */
 #include "gateway/usb_remote_private.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,6 +54,8 @@ void remote_finish(struct usb_remote *r, struct remote_transfer *t, int status)
 /* Nothing is told here: the caller may be inside of a call of the engine's. */
 void remote_lose(struct usb_remote *r, const char *why)
 {
+	struct remote_transfer *t;
+
 	if (r->base.is_gone)
 		return;
 	if (why)
@@ -61,9 +64,10 @@ void remote_lose(struct usb_remote *r, const char *why)
 	r->base.is_gone = true;
 	channel_watch_stop(&r->watch);
 	remote_drop_messages(r);
-	while (r->in_flight) {
-		r->in_flight->urb->actual_length = 0;
-		remote_finish(r, r->in_flight, -ESHUTDOWN);
+	while ((t = r->in_flight)) {
+		assert(t->urb);
+		t->urb->actual_length = 0;
+		remote_finish(r, t, -ESHUTDOWN);
 	}
 }
 
