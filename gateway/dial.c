@@ -147,6 +147,11 @@ static enum exit_status take(struct dial *d)
 
 /* ---- life ---- */
 
+static int enter_sandbox(void)
+{
+	return sandbox_enter(SANDBOX_LINK);
+}
+
 static enum exit_status run(struct dial *d)
 {
 	int r = loop_new(&d->loop);
@@ -155,13 +160,10 @@ static enum exit_status run(struct dial *d)
 	if (r < 0)
 		return fail(d, failure_set(&d->import.failure, EXIT_FAILED,
 					   "%s", strerror(-r)));
+	d->import.options.before_peer = enter_sandbox;
 	status = import_open(&d->import, &d->address);
 	if (status != EXIT_OK)
 		return fail(d, status);
-	r = sandbox_enter(SANDBOX_LINK);
-	if (r < 0)
-		return fail(d, failure_set(&d->import.failure, EXIT_FAILED,
-					   "no sandbox: %s", strerror(-r)));
 	return d->busid[0] == '\0' ? list(d) : take(d);
 }
 

@@ -362,6 +362,21 @@ static int connect_vsock(const struct address *to, uint64_t deadline_ms,
 				deadline_ms, ret_fd);
 }
 
+/* Owns fd only when it fails. */
+static int give_rights_up(const struct channel_options *options, int fd,
+			  char *why)
+{
+	int r = options->before_peer ? options->before_peer() : 0;
+
+	if (r < 0) {
+		(void)close(fd);
+		(void)snprintf(why, CHANNEL_WHY_BYTES,
+			       "cannot give up what is not needed: %s",
+			       strerror(-r));
+	}
+	return r;
+}
+
 static int connect_tls(const struct address *to,
 		       const struct channel_options *options,
 		       uint64_t deadline_ms, struct channel **ret_channel,
@@ -379,9 +394,31 @@ static int connect_tls(const struct address *to,
 		return r;
 	r = connect_tcp(to, deadline_ms, &fd, why);
 	if (r == 0)
+		r = give_rights_up(options, fd, why);
+	if (r == 0)
 		r = channel_tls_connect(fd, context, &wanted, deadline_ms,
 					ret_channel, why);
 	tls_context_free(context);
+	return r;
+}
+
+/* The rings are met first, which takes more than the sandbox leaves. */
+static int join_shm(const struct channel_options *options, int fd,
+		    uint64_t deadline_ms, struct channel **ret_channel,
+		    char *why)
+{
+	struct channel *c;
+	int r = channel_shm_join(fd, deadline_ms, &c);
+
+	if (r == 0 && options->before_peer) {
+		r = options->before_peer();
+		if (r < 0)
+			channel_free(c);
+	}
+	if (r < 0)
+		(void)snprintf(why, CHANNEL_WHY_BYTES, "%s", strerror(-r));
+	else
+		*ret_channel = c;
 	return r;
 }
 
@@ -411,8 +448,10 @@ int channel_connect(const struct address *to,
 		return connect_tls(to, options, deadline_ms, ret_channel, why);
 	}
 	if (r == 0 && to->kind == ADDRESS_UNIX)
-		r = channel_shm_join(fd, deadline_ms, ret_channel);
-	else if (r == 0)
+		return join_shm(options, fd, deadline_ms, ret_channel, why);
+	if (r == 0)
+		r = give_rights_up(options, fd, why);
+	if (r == 0)
 		r = channel_socket_new(fd, ret_channel);
 	if (r < 0 && why[0] == '\0')
 		(void)snprintf(why, CHANNEL_WHY_BYTES, "%s", strerror(-r));

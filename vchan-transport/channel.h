@@ -189,6 +189,12 @@ struct channel_options {
 	/* tls: the key that the gateway must have; NULL: it must be certified
 	 * for the address's host. Of TLS_PIN_BYTES. */
 	const uint8_t *tls_pin;
+	/*
+	 * All but xen: called when all that this side opens is open, and before
+	 * a peer of another host is listened to, to give rights up: 0, or
+	 * -errno, which ends it. NULL: nothing to do.
+	 */
+	int (*before_peer)(void);
 };
 #define TLS_PIN_BYTES 32
 
