@@ -81,8 +81,11 @@ def test_the_example_configuration_is_good_with_everything_in_it(bench):
     assert bench.run("-c", path, "--check-config").returncode == EXIT_OK
     with open(path, encoding="utf-8") as file:
         text = re.sub(r"^#(?=[a-z\t}])", "", file.read(), flags=re.M)
-    assert text.count("\nexport {") == 4 and '\n\timage = "' in text
-    text = text.replace('"plugdev"', '"root"')
+    assert text.count("\nexport {") == 9 and '\n\timage = "' in text
+    for stands, here in (('"plugdev"', '"root"'), ('"anna"', '"root"'),
+                         ('"tls:lab', '"tcp:lab')):
+        assert stands in text
+        text = text.replace(stands, here)
     done = bench.run("-c", bench.file("all.conf", text.encode()),
                      "--check-config")
     assert done.returncode == EXIT_OK, done.stderr
@@ -164,7 +167,7 @@ def test_a_port_that_is_taken_is_one_clear_line(bench):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = "tcp:127.0.0.1:%d" % taken.getsockname()[1]
-        gateway = bench.prepare(f'listen = {{ "{address}" }}\n')
+        gateway = bench.prepare(f'listen = {{ "{address}" }}\n' + ZERO)
         done = bench.run("-c", gateway.config_path)
     assert done.returncode == EXIT_FAILED
     line, = done.stderr.splitlines()
