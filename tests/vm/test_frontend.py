@@ -297,25 +297,39 @@ def attaching_many_times_leaves_nothing_behind(guest):
 
 # Our own gateway, over shared memory
 
-@bed.test(limit=120)
-def over_shared_memory_it_is_the_same(guest):
-    gateway_address = 'unix:/run/xusbip-test/gateway.sock'
+GATEWAY_ADDRESS = 'unix:/run/xusbip-test/gateway.sock'
+
+
+def start_gateway(guest):
+    """Ours, with the stick's image as its disk0."""
     guest.check(f'''mkdir -p /run/xusbip-test
-cp /share/stick.img /tmp/disk.img
+[ -e /tmp/disk.img ] || cp /share/stick.img /tmp/disk.img
 cat > /tmp/gateway.conf <<'END'
-listen = {{ "{gateway_address}" }}
+listen = {{ "{GATEWAY_ADDRESS}" }}
 runtime_dir = "/run/xusbip-test"
 disk "disk0" {{ image = "/tmp/disk.img" }}
 END''')
     gateway = guest.spawn(f'{GATEWAY} -c /tmp/gateway.conf')
     helpers.wait_for('the gateway is ready', lambda: 'ready' in gateway.log())
+    return gateway
+
+
+def stop_gateway(guest, gateway):
+    """Its sessions too."""
+    gateway.stop()
+    guest.run('pkill -KILL -f -- --session')
+
+
+@bed.test(limit=120)
+def over_shared_memory_it_is_the_same(guest):
+    gateway = start_gateway(guest)
 
     for end in ('pkill -KILL -x xusbip-link', f'{XUSBIP} detach -p $port',
                 'usbip detach -p $port', 'pkill -KILL -f -- --session'):
-        guest.check(f'{XUSBIP} attach -r {gateway_address} -b disk0')
+        guest.check(f'{XUSBIP} attach -r {GATEWAY_ADDRESS} -b disk0')
         port, = helpers.used_vhci_ports(guest)
         read_stick(guest, port.busid)
-        assert (f'usbip://{gateway_address}:3240/disk0' in
+        assert (f'usbip://{GATEWAY_ADDRESS}:3240/disk0' in
                 guest.check('usbip port'))
         guest.check(f'port={port.port}; {end}')
         assert_nothing_is_left(guest)
@@ -324,10 +338,11 @@ END''')
 
 # The agent, in front of the stock server
 
-def start_agent(guest):
+def start_agent(guest, more=''):
     guest.check(f'''cat > /tmp/frontend.conf <<'END'
 listen = {{ "127.0.0.1:{AGENT_PORT}" }}
 gateways = {{ "127.0.0.1:1", "127.0.0.1" }}
+{more}
 END''')
     agent = guest.spawn(f'{AGENT} --debug -c /tmp/frontend.conf')
     helpers.wait_for('the agent is ready', lambda: 'ready' in agent.log())
@@ -380,6 +395,130 @@ def attachments_outlive_the_agent_and_are_cleaned_up_by_the_next(guest):
     guest.check('pkill -KILL -x xusbip-link')
     assert_nothing_is_left(guest, 4)
     agent.stop()
+
+
+# Devices that stay attached
+
+DISK = f'attach "disk" {{ gateway = "{GATEWAY_ADDRESS}" busid = "disk0" }}'
+STICK = ('attach "stick" { gateway = "127.0.0.1" vendor = "46f4" '
+         'product = "0001" }')
+
+
+def wait_attached(guest, limit=15):
+    """The port of the one device, which works."""
+    port, = helpers.wait_for('it is attached', lambda: [
+        port for port in helpers.used_vhci_ports(guest)
+        if port.status == helpers.VHCI_PORT_USED], limit)
+    read_stick(guest, port.busid)
+    return port
+
+
+def wait_shown(guest, line):
+    """`xusbip port` shows it below the ports."""
+    helpers.wait_until(guest, f'{XUSBIP} port | grep "^{line}"')
+
+
+@bed.test(limit=180)
+def what_a_section_names_is_attached_and_comes_back_with_its_gateway(guest):
+    gateway = start_gateway(guest)
+    agent = start_agent(guest, DISK)
+    wait_attached(guest)
+    assert 'Waiting' not in guest.check(f'{XUSBIP} port')
+
+    stop_gateway(guest, gateway)
+    assert_nothing_is_left(guest, 5)
+    wait_shown(guest, f'Waiting: disk: {GATEWAY_ADDRESS} disk0: .*cannot')
+
+    gateway = start_gateway(guest)
+    port = wait_attached(guest, 30)
+
+    agent.stop()
+    agent = start_agent(guest, DISK)
+    helpers.wait_for('the next agent has found it',
+                     lambda: 'attached at port' in agent.log())
+    assert helpers.used_vhci_ports(guest) == [port]
+
+    agent.stop()
+    guest.check(f'{XUSBIP} detach -p {port.port}')
+    assert_nothing_is_left(guest)
+    gateway.stop()
+
+
+@bed.test(limit=180)
+def what_was_unplugged_is_attached_when_it_is_plugged_again(guest):
+    agent = start_agent(guest, STICK)
+    wait_attached(guest)
+
+    unplug_stick(guest)
+    assert_nothing_is_left(guest, 5)
+    wait_shown(guest, 'Waiting: stick: .* 46f4:0001: it has no such device')
+    plug_stick(guest)
+    port = wait_attached(guest, 30)
+
+    agent.stop()
+    guest.check(f'usbip detach -p {port.port}')
+    assert_nothing_is_left(guest)
+
+
+@bed.test(limit=180)
+def what_a_section_names_stays_detached_until_the_configuration_is_read(guest):
+    gateway = start_gateway(guest)
+    agent = start_agent(guest, DISK)
+    for detach in ('usbip detach', f'{XUSBIP} detach'):
+        port = wait_attached(guest)
+        guest.check(f'{detach} -p {port.port}')
+        wait_shown(guest, 'Detached: disk: ')
+        assert_nothing_is_left(guest)
+        agent.kill('HUP')
+    port = wait_attached(guest)
+
+    agent.stop()
+    guest.check(f'{XUSBIP} detach -p {port.port}')
+    gateway.stop()
+
+
+@bed.test(limit=240)
+def what_is_attached_to_persist_comes_back_until_it_is_detached(guest):
+    gateway = start_gateway(guest)
+    persist = f'{XUSBIP} attach --persist -r {GATEWAY_ADDRESS} -b disk0'
+    said = guest.check(f'{persist} 2>&1')
+    assert 'start xusbip-frontend' in said, said
+
+    agent = start_agent(guest)
+    for detach in (f'{XUSBIP} detach', 'usbip detach'):
+        wait_attached(guest)
+        guest.check('pkill -KILL -x xusbip-link')
+        helpers.wait_vhci_ports_free(guest)
+        port = wait_attached(guest, 30)
+
+        guest.check(f'{detach} -p {port.port}')
+        helpers.wait_until(guest, '! ls /var/lib/xusbip/attach | grep .')
+        assert_nothing_is_left(guest)
+        assert 'Waiting' not in guest.check(f'{XUSBIP} port')
+        said = guest.check(f'{persist} 2>&1')
+        assert 'start xusbip-frontend' not in said, said
+
+    guest.check(f'{XUSBIP} detach -p {wait_attached(guest).port}')
+    assert_nothing_is_left(guest)
+    agent.stop()
+    gateway.stop()
+
+
+@bed.test(limit=120)
+def a_list_without_an_address_shows_what_is_configured(guest):
+    gateway = start_gateway(guest)
+    guest.check(f'''mkdir -p /etc/xusbip
+cat > /etc/xusbip/frontend.conf <<'END'
+gateways = {{ "127.0.0.1", "127.0.0.1:1" }}
+{DISK}
+END''')
+    status, said = guest.run(f'{XUSBIP} list')
+    assert status == 0, said
+    assert f' - {GATEWAY_ADDRESS}' in said and 'disk0: ' in said, said
+    assert ' - tcp:127.0.0.1:3240' in said and '46f4:0001' in said, said
+    assert said.count('Connection refused') == 1, said
+    guest.check('rm /etc/xusbip/frontend.conf')
+    gateway.stop()
 
 
 if __name__ == '__main__':
