@@ -6,31 +6,13 @@
 #include "vchan-transport/channel.h"
 
 #include <errno.h>
-#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "tests/fake/channel_promises.h"
+#include "tests/fake/tcp_pair.h"
 
 #define LIMIT_MS 5000
-
-static int connect_tcp_pair(int ret_fds[2])
-{
-	struct sockaddr_in in = { .sin_family = AF_INET };
-	socklen_t bytes = sizeof(in);
-	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	ret_fds[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (bind(listener, (const struct sockaddr *)&in, sizeof(in)) < 0 ||
-	    listen(listener, 1) < 0 ||
-	    getsockname(listener, (struct sockaddr *)&in, &bytes) < 0 ||
-	    connect(ret_fds[0], (const struct sockaddr *)&in, bytes) < 0)
-		return -1;
-	ret_fds[1] = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-	(void)close(listener);
-	return ret_fds[1] < 0 ? -1 : 0;
-}
 
 static int open_shm(struct channel **ret_a, struct channel **ret_b)
 {
@@ -68,7 +50,7 @@ static int open_tcp(struct channel **ret_a, struct channel **ret_b)
 {
 	int fds[2];
 
-	if (connect_tcp_pair(fds) < 0)
+	if (tcp_pair(fds) < 0)
 		return -errno;
 	return open_sockets(fds, ret_a, ret_b);
 }
