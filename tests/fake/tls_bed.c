@@ -76,6 +76,8 @@ void tls_bed_serve(struct tls_bed *bed, struct tls_bed_gateway *gateway,
 	*gateway = (struct tls_bed_gateway){ .bed = bed };
 	if (tcp_pair(fds) < 0)
 		abort();
+	channel_tune_tcp(fds[0], CHANNEL_DEAD_S);
+	channel_tune_tcp(fds[1], CHANNEL_DEAD_S);
 	gateway->end.fd = fds[0];
 	*ret_fd = fds[1];
 	if (pthread_create(&gateway->thread, NULL, serve, gateway) != 0)
