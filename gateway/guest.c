@@ -75,6 +75,8 @@ static const char *refusal(struct guest *g, enum exit_status *ret_status)
 	if (env->is_stopping)
 		return "the gateway stops";
 	*ret_status = EXIT_BUSY;
+	if (!guest_identity_is_same(env, &g->id))
+		return "this number was another domain's: try again";
 	if (g->state != GUEST_SERVING)
 		return HELD_WORDS;
 	*ret_status = EXIT_NOT_ALLOWED;
@@ -397,6 +399,9 @@ static void serve_askers(struct guest *g)
 
 static void look(struct guest *g)
 {
+	/* What stands there now is not the word of whom it serves. */
+	if (g->state != GUEST_ABSENT && !guest_identity_is_same(g->env, &g->id))
+		guest_check(g);
 	if (g->state == GUEST_ABSENT)
 		return;
 	serve_askers(g);

@@ -48,23 +48,41 @@ static bool is_dead(const struct guest_env *env, unsigned domid,
 	       strcasecmp(text + strlen(prefix), uuid) != 0;
 }
 
-int guest_identity_read(const struct guest_env *env, unsigned domid,
-			struct xen_guest *ret_guest)
+/* What dom0 has written: 1, 0 if nothing or no such thing, -errno. */
+static int read_peer(const struct guest_env *env, unsigned domid,
+		     struct xen_guest *ret_id)
 {
 	char path[HANDSHAKE_PATH_BYTES];
 	char text[HANDSHAKE_WORD_BYTES];
-	struct xen_guest found = { .domid = domid,
-				   .is_held = ret_guest->is_held };
 	int r;
 
 	handshake_name_path(path, env->gateway, domid, "peer");
 	r = store_read(env->store, path, text, sizeof(text));
 	if (r == -ENOENT || r == -EACCES || r == -EMSGSIZE || r == -EBADMSG)
 		return 0;
-	if (r < 0)
+	return r < 0 ? r : parse_peer(text, ret_id);
+}
+
+int guest_identity_read(const struct guest_env *env, unsigned domid,
+			struct xen_guest *ret_guest)
+{
+	struct xen_guest found = { .domid = domid,
+				   .is_held = ret_guest->is_held };
+	int r = read_peer(env, domid, &found);
+
+	if (r <= 0)
 		return r;
-	if (!parse_peer(text, &found) || is_dead(env, domid, found.uuid))
+	if (is_dead(env, domid, found.uuid))
 		return 0;
 	*ret_guest = found;
 	return 1;
+}
+
+bool guest_identity_is_same(const struct guest_env *env,
+			    const struct xen_guest *guest)
+{
+	struct xen_guest found;
+	int r = read_peer(env, guest->domid, &found);
+
+	return r < 0 || (r > 0 && strcasecmp(found.uuid, guest->uuid) == 0);
 }

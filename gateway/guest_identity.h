@@ -14,5 +14,8 @@
  */
 int guest_identity_read(const struct guest_env *env, unsigned domid,
 			struct xen_guest *ret_guest);
+/* Does dom0 say that this number is still that domain's, as far as it is known? */
+bool guest_identity_is_same(const struct guest_env *env,
+			    const struct xen_guest *guest);
 
 #endif

@@ -293,6 +293,30 @@ static void test_a_number_that_is_another_domains_is_not_served(void **state)
 	finish(g);
 }
 
+static void test_a_word_of_whom_it_does_not_serve_is_not_heard(void **state)
+{
+	struct guest *g;
+	unsigned num_before;
+
+	(void)state;
+	g = reach(GUEST_SERVING);
+	num_before = num_started;
+	memory_set("/local/domain/5/vm", "/vm/" UUID2);
+	memory_set(OURS "/peer", UUID2 " u1");
+	say(g, "3", "00000000000000a2 ask 0");
+	say(g, "4", "00000000000000a3 ask 0");
+	assert_int_equal(num_started, num_before);
+	assert_false(guest_is_served(g, NULL));
+
+	/* When nothing of the one before is left, it is served by its own name. */
+	end_session(3);
+	fake_loop_run(GUEST_LOOK_MS);
+	guest_check(g);
+	fake_loop_run(GUEST_LOOK_MS);
+	assert_string_equal(the_session_of(4)->peer.policy.uuid, UUID2);
+	finish(g);
+}
+
 static void test_a_new_name_is_judged_by_the_rules(void **state)
 {
 	struct guest *g;
@@ -340,6 +364,7 @@ int main(void)
 		TEST(test_who_asks_for_a_guest_that_dies_is_told),
 		TEST(test_a_domain_without_nodes_is_served_until_it_is_dead),
 		TEST(test_a_number_that_is_another_domains_is_not_served),
+		TEST(test_a_word_of_whom_it_does_not_serve_is_not_heard),
 		TEST(test_a_new_name_is_judged_by_the_rules),
 		TEST(test_what_is_no_peer_is_nobody),
 	};
