@@ -201,7 +201,7 @@ static void broken_bytes_end_the_channel(void **state)
 /* Accepts in a sandbox, sends back what comes, and exits in order. */
 static int echo_in_a_sandbox(struct tls_context *context, int fd)
 {
-	struct channel *channel;
+	struct channel *channel = NULL;
 	struct tls_peer peer;
 	char why[CHANNEL_WHY_BYTES];
 	char bytes[5];
