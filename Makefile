@@ -281,6 +281,7 @@ define install_kinds
 0644 $(PREFIX)/lib/modprobe.d $(wildcard etc/modprobe.d/*.conf)
 0755 $(PREFIX)/lib/systemd/system-sleep $(wildcard etc/systemd-sleep/*)
 0755 $(PREFIX)/sbin $(wildcard etc/xen/xusbip-xl)
+0644 $(PREFIX)/share/doc/xusbip/examples $(wildcard etc/avahi/*.service)
 0644 $(PREFIX)/lib/udev/rules.d $(wildcard etc/udev/*.rules)
 0644 $(PREFIX)/share/bash-completion/completions $(wildcard etc/completion/*)
 endef
