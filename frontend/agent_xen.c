@@ -251,6 +251,17 @@ static uint64_t step(struct agent_xen *x)
 	return next_ms;
 }
 
+static void pass_news_on(struct agent_xen *x)
+{
+	bool has_news = false;
+
+	for (size_t i = 0; i < MAX_GATEWAYS; i++)
+		if (x->places[i].gateway)
+			has_news |= xen_gateway_take_news(x->places[i].gateway);
+	if (has_news)
+		x->events.on_news(x->events.arg);
+}
+
 static void lose(struct agent_xen *x, int r)
 {
 	log_error("xenstore is lost: %s; attachments stay", strerror(-r));
@@ -262,13 +273,12 @@ static void lose(struct agent_xen *x, int r)
 static void turn(struct agent_xen *x)
 {
 	uint64_t now_ms = clock_ms();
-	bool has_looked = is_any_dirty(x) && now_ms >= x->look_ms;
 	uint64_t next_ms;
 	int r = 0;
 
 	if (x->error < 0)
 		return;
-	if (has_looked) {
+	if (is_any_dirty(x) && now_ms >= x->look_ms) {
 		x->look_ms = now_ms + LOOK_EVERY_MS;
 		r = look(x);
 	}
@@ -279,8 +289,7 @@ static void turn(struct agent_xen *x)
 	if (r < 0)
 		log_warn("cannot read xenstore: %s", strerror(-r));
 	next_ms = step(x);
-	if (has_looked)
-		x->events.on_news(x->events.arg);
+	pass_news_on(x);
 	if (is_any_dirty(x) && x->look_ms < next_ms)
 		next_ms = x->look_ms;
 	now_ms = clock_ms();

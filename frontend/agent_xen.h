@@ -18,7 +18,7 @@ struct loop;
 struct agent_xen_events {
 	/* xenstored is gone: nothing more will come of it. */
 	void (*on_lost)(void *arg);
-	/* Something has changed; perhaps the devices of a gateway. */
+	/* The devices of a gateway have changed, or whether it may be used. */
 	void (*on_news)(void *arg);
 	void *arg;
 };

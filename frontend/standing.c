@@ -74,7 +74,7 @@ void standing_on_removal(struct standing *s)
 void standing_on_news(struct standing *s)
 {
 	for (size_t i = 0; s && i < WISH_MAX; i++)
-		standing_one_hurry(&s->ones[i]);
+		standing_one_on_news(&s->ones[i]);
 }
 
 bool standing_on_child(struct standing *s, pid_t pid, int status)

@@ -38,7 +38,7 @@ void standing_configure(struct standing *standing,
 bool standing_on_child(struct standing *standing, pid_t pid, int status);
 /* A USB device has left this kernel. */
 void standing_on_removal(struct standing *standing);
-/* A gateway in another Xen domain says that its devices have changed. */
+/* A gateway in another Xen domain has other devices, or may be used or not. */
 void standing_on_news(struct standing *standing);
 
 #endif

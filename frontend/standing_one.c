@@ -75,6 +75,12 @@ static void set_retry(struct standing_one *one)
 			      handshake_new_epoch() % (delay_ms / 2));
 }
 
+static bool may_be_attached(const struct standing_one *one)
+{
+	return !one->all->may ||
+	       one->all->may(one->all->arg, &one->wish.gateway);
+}
+
 static void on_time(void *arg)
 {
 	struct standing_one *one = arg;
@@ -87,19 +93,20 @@ static void on_time(void *arg)
 		standing_one_feed(one, STANDING_ON_BY_HAND);
 		return;
 	}
-	if (standing_has_room(one->all) &&
-	    (!one->all->may ||
-	     one->all->may(one->all->arg, &one->wish.gateway)))
+	if (standing_has_room(one->all) && may_be_attached(one))
 		standing_one_feed(one, STANDING_ON_DUE);
 	else
 		set_time(one, START_EVERY_MS);
 }
 
-void standing_one_hurry(struct standing_one *one)
+void standing_one_on_news(struct standing_one *one)
 {
-	if (one->state == STANDING_WAITING &&
-	    one->wish.gateway.kind == ADDRESS_XEN)
+	if (one->wish.gateway.kind != ADDRESS_XEN)
+		return;
+	if (one->state == STANDING_WAITING)
 		set_time(one, 0);
+	else if (one->state == STANDING_TRYING && !may_be_attached(one))
+		job_cancel(&one->job);
 }
 
 /* ---- actions ---- */

@@ -67,8 +67,8 @@ void standing_one_feed(struct standing_one *one, enum standing_stim stim);
 void standing_one_on_job_end(struct standing_one *one, int wstatus);
 /* Attached: is it still? */
 void standing_one_check(struct standing_one *one);
-/* Waiting: it may be there now. */
-void standing_one_hurry(struct standing_one *one);
+/* It may be there now, or may not be attached any more. */
+void standing_one_on_news(struct standing_one *one);
 /* The agent ends. */
 void standing_one_done(struct standing_one *one);
 

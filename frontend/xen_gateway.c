@@ -41,6 +41,7 @@ static void begin_hold(struct xen_gateway *g)
 {
 	log_info("%s: lets go of all its devices, to hold still", g->address);
 	g->hold = HOLD_HOLDING;
+	g->has_news = true;
 	for (size_t i = 0; i < MAX_TASKS; i++) {
 		struct task *want = &g->wants[i];
 
@@ -98,6 +99,7 @@ static void go_on(struct xen_gateway *g)
 		log_info("%s: goes on; takes back %zu device(s)", g->address,
 			 count);
 	g->hold = HOLD_FREE;
+	g->has_news = true;
 	for (size_t i = 0; i < count; i++) {
 		if (is_wanted(g, notes[i].busid)) {
 			(void)xen_notes_drop(g->domid, notes[i].busid);
@@ -148,6 +150,14 @@ void xen_gateway_set_held(struct xen_gateway *g, bool is_held)
 bool xen_gateway_holds(const struct xen_gateway *g)
 {
 	return g->hold == HOLD_HOLDING || g->hold == HOLD_HELD;
+}
+
+bool xen_gateway_take_news(struct xen_gateway *g)
+{
+	bool has_news = g->has_news;
+
+	g->has_news = false;
+	return has_news;
 }
 
 bool xen_gateway_has_settled(const struct xen_gateway *g)

@@ -35,6 +35,8 @@ int xen_gateway_look(struct xen_gateway *gateway);
 
 /* The guest itself wants to hold still, or no more. */
 void xen_gateway_set_held(struct xen_gateway *gateway, bool is_held);
+/* May it give something now, or no more, since this was asked last? */
+bool xen_gateway_take_news(struct xen_gateway *gateway);
 /* Does it hold still, or is it to? */
 bool xen_gateway_holds(const struct xen_gateway *gateway);
 /* Has it let go of everything, or, if it is not held, tried to take it back? */

@@ -127,6 +127,7 @@ static int look_at_devices(struct xen_gateway *g)
 	if (strcmp(text, g->devices) == 0)
 		return 0;
 	memcpy(g->devices, text, sizeof(text));
+	g->has_news = true;
 	for (size_t i = 0; i < MAX_TASKS; i++) {
 		if (g->wants[i].state == TASK_WAITING)
 			task_wait(&g->wants[i], 0);

@@ -67,6 +67,7 @@ struct xen_gateway {
 	bool has_looked;
 	bool needs_look; /* at its next step */
 	bool has_devices;
+	bool has_news; /* its devices changed, or it holds or goes on */
 	char devices[64];
 	uint64_t check_ms;
 	struct task wants[MAX_TASKS]; /* by the numbers of their nodes */

@@ -26,7 +26,7 @@ def epoch():
 class GuestAgent(Agent):
     """An agent that runs in a domain."""
 
-    def __init__(self, bench, xen):  # pylint: disable=super-init-not-called
+    def __init__(self, bench, xen, more=""):  # pylint: disable=super-init-not-called
         if os.path.exists("/sys/devices/platform/vhci_hcd.0"):
             raise Skip("vhci_hcd is loaded here")
         self.xen = xen
@@ -34,7 +34,7 @@ class GuestAgent(Agent):
         self.port = bench.free_port()
         self.log_path = bench.file(f"agent{self.port}.log")
         self.config_path = os.path.join(bench.dir, f"agent{self.port}.conf")
-        self.write_config([])
+        self.write_config([], more)
         with open(self.log_path, "ab") as log:
             self.process = xen.start(GUEST, [AGENT, "-c", self.config_path,
                                              "--debug"],
@@ -102,6 +102,8 @@ def bed(bench):
     """A pretended Xen with the guest in it; what the agent keeps is below the
     test's folder."""
     os.environ["XUSBIP_XEN_DIR"] = os.path.join(bench.dir, "xen")
+    os.environ["XUSBIP_WISH_DIR"] = os.path.join(bench.dir, "wishes")
+    os.environ["XUSBIP_STANDING_DIR"] = os.path.join(bench.dir, "standing")
     with FakeXen() as xen:
         xen.add_domain(GUEST)
         yield xen
@@ -158,6 +160,44 @@ def test_a_want_is_tried_again_and_soon_when_the_devices_change(bench):
 
         # 8 s otherwise
         wait_until(lambda: agent.count(tries) > known, "it was tried", 6)
+
+
+STICK = 'attach "stick" { gateway = "xen:0" busid = "1-1" }'
+
+
+def test_what_is_to_stay_is_tried_soon_when_the_devices_change(bench):
+    with bed(bench) as xen:
+        pair = Pair(xen)
+        with GuestAgent(bench, xen, STICK) as agent:
+            wait_until(lambda: pair.refuse_asks() or
+                       agent.count("TRYING + FAILED") >= 4, "it was tried")
+            assert agent.has_logged("stick: not attached: .*not for you")
+            tries = agent.count("WAITING + DUE")
+
+            pair.write("devices", 2)
+
+            # 8 s otherwise, or 6 at least
+            wait_until(lambda: agent.count("WAITING + DUE") > tries,
+                       "it was tried", 5)
+
+
+def test_what_is_to_stay_is_not_tried_while_the_guest_holds_still(bench):
+    with bed(bench) as xen:
+        pair = Pair(xen)
+        hold = pair.say("hold")
+        with GuestAgent(bench, xen, STICK) as agent:
+            pair.wait_answer("hold", f"{hold} done")
+            tries = agent.count("WAITING + DUE")
+            for number in range(2, 5):
+                pair.write("devices", number)
+                again = pair.say("hold")
+                pair.wait_answer("hold", f"{again} done")
+            assert agent.count("WAITING + DUE") == tries
+
+            pair.say("resume")
+
+            wait_until(lambda: pair.refuse_asks() or
+                       agent.count("TRYING + FAILED") > tries, "it was tried")
 
 
 def test_an_answer_that_nobody_wants_any_more_goes_when_the_agent_starts(bench):

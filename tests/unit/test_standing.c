@@ -402,6 +402,19 @@ static void news_of_a_domain_hurry_only_what_waits_for_one(void **state)
 	assert_true(is_due_within(0, 0));
 }
 
+static void an_attaching_that_may_not_be_any_more_is_undone(void **state)
+{
+	(void)state;
+	config.wishes[0].gateway.kind = ADDRESS_XEN;
+	bring_to(STANDING_TRYING);
+	standing_on_news(standing);
+	assert_false(played.is_cancelled);
+
+	played.may = false;
+	standing_on_news(standing);
+	assert_true(played.is_cancelled);
+}
+
 /* ---- what jobs say ---- */
 
 static void a_port_is_of_one_wish_only(void **state)
@@ -509,6 +522,7 @@ int main(void)
 		standing_test(a_loss_is_seen_without_an_event),
 		standing_test(nothing_is_tried_while_it_may_not),
 		standing_test(news_of_a_domain_hurry_only_what_waits_for_one),
+		standing_test(an_attaching_that_may_not_be_any_more_is_undone),
 		standing_test(a_port_is_of_one_wish_only),
 		standing_test(
 			one_that_was_unplugged_while_held_is_wanted_again),
