@@ -155,8 +155,7 @@ static enum exit_status look_for(const struct attach_plan *plan,
 static enum exit_status restore(const char *gateway, const char *busid,
 				const char *usbid, struct failure *failure)
 {
-	struct attach_plan plan = { .gateway = gateway,
-				    .busid = busid };
+	struct attach_plan plan = { .gateway = gateway, .busid = busid };
 	struct usbip_device found = { 0 };
 	enum exit_status status;
 	struct kind kind;
