@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -227,29 +228,97 @@ static int load_certificate(struct tls_context *c, const char *name, char *why)
 	return r;
 }
 
-/* In place of asking on the terminal. */
-static int on_passphrase(char *to, int bytes, int is_writing, void *arg)
+/*
+ * OpenSSL's decoders free copies of a key as they are. So nothing that it frees
+ * keeps its contents; it allocates for handshakes, not for records.
+ */
+static void *allocate(size_t bytes, const char *file, int line)
 {
-	bool *was_asked = arg;
+	(void)file;
+	(void)line;
+	return malloc(bytes);
+}
 
-	(void)is_writing;
-	*was_asked = true;
-	if (bytes > 0)
-		to[0] = '\0';
-	return -1;
+static void release(void *memory, const char *file, int line)
+{
+	(void)file;
+	(void)line;
+	if (memory)
+		explicit_bzero(memory, malloc_usable_size(memory));
+	free(memory);
+}
+
+static void *reallocate(void *memory, size_t bytes, const char *file, int line)
+{
+	size_t kept = memory ? malloc_usable_size(memory) : 0;
+	void *moved = malloc(bytes);
+
+	if (moved && kept > 0)
+		memcpy(moved, memory, kept < bytes ? kept : bytes);
+	if (moved)
+		release(memory, file, line);
+	return moved;
+}
+
+/* One block of a PEM file; the last word of its name says what it is. */
+struct pem_block {
+	char *name;
+	char *header; /* not empty: it is encrypted */
+	uint8_t *bytes;
+	long num_bytes;
+};
+
+static bool read_block(BIO *bio, struct pem_block *block)
+{
+	*block = (struct pem_block){ .name = NULL };
+	return PEM_read_bio_ex(bio, &block->name, &block->header, &block->bytes,
+			       &block->num_bytes,
+			       PEM_FLAG_SECURE | PEM_FLAG_EAY_COMPATIBLE) == 1;
+}
+
+/* Leaves nothing of a key behind in freed memory. */
+static void free_block(struct pem_block *block)
+{
+	OPENSSL_secure_free(block->name);
+	OPENSSL_secure_free(block->header);
+	OPENSSL_secure_clear_free(block->bytes, (size_t)block->num_bytes);
+}
+
+/*
+ * The first key of a file, behind curves' parameters if need be. Not by
+ * PEM_read_bio_PrivateKey, which asks for a passphrase on the terminal.
+ */
+static EVP_PKEY *read_key(BIO *bio, bool *ret_is_locked)
+{
+	struct pem_block block;
+	EVP_PKEY *key = NULL;
+	bool is_key = false;
+
+	*ret_is_locked = false;
+	while (!is_key && read_block(bio, &block)) {
+		const uint8_t *at = block.bytes;
+
+		is_key = strstr(block.name, "PRIVATE KEY");
+		if (is_key && (strncmp(block.name, "ENCRYPTED", 9) == 0 ||
+			       block.header[0] != '\0'))
+			*ret_is_locked = true;
+		else if (is_key)
+			key = d2i_AutoPrivateKey(NULL, &at, block.num_bytes);
+		free_block(&block);
+	}
+	return key;
 }
 
 static int load_key(struct tls_context *c, const char *name, char *why)
 {
 	struct pem_file f;
-	bool was_asked = false;
+	bool is_locked;
 	int r = open_needed(&f, c->dir, name, true, why);
 
 	if (r < 0)
 		return r;
-	c->key =
-		PEM_read_bio_PrivateKey(f.bio, NULL, on_passphrase, &was_asked);
-	if (!c->key && was_asked)
+	c->key = read_key(f.bio, &is_locked);
+	if (is_locked)
 		r = refuse(why, f.path,
 			   "it is locked by a passphrase; store it without");
 	else if (!c->key)
@@ -360,6 +429,8 @@ int tls_context_new(enum tls_role role, const char *dir,
 	struct tls_context *c = calloc(1, sizeof(*c));
 	int r;
 
+	/* In vain where the program has used OpenSSL before. */
+	(void)CRYPTO_set_mem_functions(allocate, reallocate, release);
 	if (!c)
 		return refuse(why, dir, strerror(ENOMEM));
 	if (strlen(dir) >= sizeof(c->dir)) {
