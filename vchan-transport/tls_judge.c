@@ -38,10 +38,13 @@ static int error_to_tell(int error)
 }
 
 /* Is the one that the chain was built for the one that is wanted? */
-static int judge_peer(struct tls_judge *judge, const X509 *certificate)
+static int judge_peer(struct tls_judge *judge, X509 *certificate)
 {
 	char pin[TLS_PIN_TEXT_BYTES];
 
+	/* One that is for any use would make a gateway of each client. */
+	if (X509_get_extended_key_usage(certificate) == UINT32_MAX)
+		return X509_V_ERR_INVALID_PURPOSE;
 	if (tls_peer_describe(certificate, &judge->peer) < 0)
 		return X509_V_ERR_UNSPECIFIED;
 	if (judge->pin) {
@@ -58,7 +61,7 @@ static int on_verify(int is_good, X509_STORE_CTX *store)
 	const SSL *ssl = X509_STORE_CTX_get_ex_data(
 		store, SSL_get_ex_data_X509_STORE_CTX_idx());
 	struct tls_judge *judge = SSL_get_app_data(ssl);
-	const X509 *certificate = X509_STORE_CTX_get_current_cert(store);
+	X509 *certificate = X509_STORE_CTX_get_current_cert(store);
 	int error = is_good ? X509_V_OK : X509_STORE_CTX_get_error(store);
 	int depth = X509_STORE_CTX_get_error_depth(store);
 

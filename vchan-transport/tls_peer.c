@@ -95,7 +95,7 @@ static void find_name(const X509 *certificate,
 int tls_peer_describe(const X509 *certificate, struct tls_peer *ret_peer)
 {
 	uint8_t pin[TLS_PIN_BYTES];
-	struct tls_peer peer;
+	struct tls_peer peer = { .name = "" };
 
 	if (!pin_of(certificate, pin) ||
 	    !tls_serial_print(X509_get0_serialNumber(certificate), peer.serial))

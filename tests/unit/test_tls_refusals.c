@@ -160,6 +160,10 @@ static void clients_with_a_wrong_certificate_are_refused(void **state)
 		  "its certificate is not for clients",
 		  "it does not accept this host's certificate: "
 		  "it is for another use" },
+		{ { "client", "DNS:a", NULL, 9, 0, 0, 0 },
+		  "its certificate is not for clients",
+		  "it does not accept this host's certificate: "
+		  "it is for another use" },
 		{ { "client", "DNS:a", "clientAuth", 9, -2 * HOUR_S, -HOUR_S,
 		    0 },
 		  "its certificate has expired",
@@ -259,6 +263,10 @@ static void gateways_with_a_wrong_certificate_are_refused(void **state)
 		  "its certificate has expired",
 		  "it does not accept this gateway's certificate: "
 		  "it has expired, or is not yet valid there" },
+		{ { "gateway", "DNS:lab.example", NULL, 9, 0, 0, 0 },
+		  "its certificate is not for gateways",
+		  "it does not accept this gateway's certificate: "
+		  "it is for another use" },
 		{ { "gateway", "DNS:other.example", "serverAuth", 9, 0, 0, 0 },
 		  "its certificate is for other.example, not for lab.example",
 		  "it does not accept this gateway's certificate: "
