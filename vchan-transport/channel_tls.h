@@ -13,8 +13,9 @@
 /* One encrypted, a KeyUpdate before it, and a last alert behind it. */
 #define RECORD_ROOM (RECORD_BYTES + 512)
 
-#define IN_BYTES    (64u << 10)
-#define OUT_BYTES   (4 * RECORD_ROOM)
+/* URBs of storage have 64 KiB: one goes with one system call, heads and all. */
+#define IN_BYTES    (80u << 10)
+#define OUT_BYTES   (5 * RECORD_ROOM)
 #define PLAIN_BYTES (64u << 10)
 /* Shown at once to who reads what follows a head straight to its place. */
 #define HEADERS_BYTES 4096u
