@@ -27,6 +27,8 @@
 #include "vchan-transport/sandbox.h"
 #include "vchan-transport/tls_private.h"
 
+#define LOAD_BYTES (2u << 20)
+
 static int set_up(void **state)
 {
 	static struct tls_bed bed;
@@ -172,6 +174,95 @@ static void what_came_before_a_reset_is_not_lost(void **state)
 	channel_free(gateway.end.channel);
 }
 
+/* One end of a load in both directions: what it has sent, and had. */
+struct load {
+	struct channel *channel;
+	size_t sent;
+	size_t had;
+};
+
+static uint8_t byte_at(size_t n)
+{
+	return (uint8_t)(n * 31 + (n >> 10));
+}
+
+/* Writes a bit and reads a bit, as much as goes now; is anything done? */
+static bool turn(struct load *l)
+{
+	uint8_t bytes[20011];
+	struct iovec v = { bytes, sizeof(bytes) - l->sent % 7000 };
+	ssize_t n = 0;
+	bool is_moved;
+
+	if (v.iov_len > LOAD_BYTES - l->sent)
+		v.iov_len = LOAD_BYTES - l->sent;
+	for (size_t i = 0; i < v.iov_len; i++)
+		bytes[i] = byte_at(l->sent + i);
+	if (v.iov_len > 0)
+		n = channel_writev(l->channel, &v, 1);
+	channel_flush(l->channel);
+	assert_true(n >= 0);
+	l->sent += (size_t)n;
+	is_moved = n > 0;
+	n = channel_read(l->channel, bytes, sizeof(bytes) - l->had % 9000);
+	assert_true(n >= 0);
+	for (ssize_t i = 0; i < n; i++)
+		assert_int_equal(bytes[i], byte_at(l->had + (size_t)i));
+	l->had += (size_t)n;
+	return is_moved || n > 0;
+}
+
+/* Sleeps as a loop does, until one of them has news. */
+static void sleep_until_news(struct load loads[2])
+{
+	struct channel_fd fds[2][CHANNEL_MAX_FDS];
+	struct pollfd polled[2];
+	unsigned want[2];
+
+	for (int i = 0; i < 2; i++) {
+		want[i] = CHANNEL_READ;
+		if (loads[i].sent < LOAD_BYTES)
+			want[i] |= CHANNEL_WRITE;
+		if (channel_arm(loads[i].channel, want[i]))
+			return;
+		assert_int_equal(channel_fds(loads[i].channel, want[i], fds[i]),
+				 1);
+		polled[i] = (struct pollfd){ .fd = fds[i][0].fd,
+					     .events = fds[i][0].events };
+	}
+	assert_true(poll(polled, 2, TLS_BED_LIMIT_MS) > 0);
+	for (int i = 0; i < 2; i++) {
+		if (polled[i].revents)
+			(void)channel_wake(loads[i].channel, polled[i].fd);
+	}
+}
+
+static void both_directions_fit_through_small_buffers(void **state)
+{
+	const int small = 4096;
+	struct tls_bed_gateway gateway;
+	struct tls_bed_end client;
+	struct load loads[2] = { { .sent = 0 } };
+
+	tls_bed_meet(*state, NULL, &gateway, &client);
+	loads[0].channel = gateway.end.channel;
+	loads[1].channel = client.channel;
+	(void)setsockopt(gateway.end.fd, SOL_SOCKET, SO_SNDBUF, &small,
+			 sizeof(small));
+	(void)setsockopt(client.fd, SOL_SOCKET, SO_SNDBUF, &small,
+			 sizeof(small));
+	while (loads[0].had < LOAD_BYTES || loads[1].had < LOAD_BYTES) {
+		bool is_moved = turn(&loads[0]);
+
+		is_moved = turn(&loads[1]) || is_moved;
+		if (!is_moved)
+			sleep_until_news(loads);
+	}
+	assert_int_equal(loads[0].sent, LOAD_BYTES);
+	assert_int_equal(loads[1].sent, LOAD_BYTES);
+	tls_bed_part(&gateway, &client);
+}
+
 static void broken_bytes_end_the_channel(void **state)
 {
 	static const uint8_t record[] = { 23, 3, 3, 0, 32, 1, 2, 3 };
@@ -306,6 +397,7 @@ int main(void)
 		with_bed(a_storm_of_new_keys_is_a_violation),
 		with_bed(an_end_without_a_word_is_no_end),
 		with_bed(what_came_before_a_reset_is_not_lost),
+		with_bed(both_directions_fit_through_small_buffers),
 		with_bed(broken_bytes_end_the_channel),
 		with_bed(all_of_it_fits_into_a_sandbox),
 		with_bed(a_thousand_handshakes_leave_nothing_behind),
