@@ -366,6 +366,7 @@ static bool set_alpn(struct tls_context *c)
 static bool set_terms(struct tls_context *c)
 {
 	SSL_CTX *ssl = c->ssl;
+	char groups[] = "X25519:P-256"; /* the macro wants no const */
 
 	(void)SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);
 	(void)SSL_CTX_set_options(ssl, SSL_OP_NO_TICKET |
@@ -383,7 +384,7 @@ static bool set_terms(struct tls_context *c)
 	return SSL_CTX_set_min_proto_version(ssl, TLS1_3_VERSION) == 1 &&
 	       SSL_CTX_set_max_proto_version(ssl, TLS1_3_VERSION) == 1 &&
 	       SSL_CTX_set_num_tickets(ssl, 0) == 1 &&
-	       SSL_CTX_set1_groups_list(ssl, "X25519:P-256") == 1 &&
+	       SSL_CTX_set1_groups_list(ssl, groups) == 1 &&
 	       SSL_CTX_set_ciphersuites(ssl,
 					"TLS_AES_128_GCM_SHA256:"
 					"TLS_AES_256_GCM_SHA384:"
