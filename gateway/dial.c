@@ -116,9 +116,10 @@ static enum exit_status carry(struct dial *d, int data_fd)
 		return EXIT_FAILED;
 	}
 	(void)alarm(STUCK_S);
-	if (end.end == TO_GATEWAY)
-		log_info("%s %s: the gateway %s: %s", d->name, d->busid,
-			 end.error == -EPIPE ? "ended it" : "is lost",
+	if (end.end == TO_GATEWAY && end.error == -EPIPE)
+		log_info("%s %s: its gateway ended it", d->name, d->busid);
+	else if (end.end == TO_GATEWAY)
+		log_warn("%s %s: its gateway is lost: %s", d->name, d->busid,
 			 strerror(-end.error));
 	else
 		channel_finish(d->import.channel, clock_ms() + FINISH_LIMIT_MS);

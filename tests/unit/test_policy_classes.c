@@ -259,6 +259,33 @@ static struct policy_device device_with(size_t offset, uint8_t class)
 	return device;
 }
 
+static void what_a_list_tells_is_judged_as_far_as_it_goes(void **state)
+{
+	static const struct usbip_interface interfaces[USBIP_MAX_INTERFACES] = {
+		{ 3, 1, 1 }, { 8, 6, 80 }, { 8, 6, 80 }
+	};
+	struct usbip_device listed = { .vendor = 0x1234,
+				       .product = 0x5678,
+				       .class = 0xef,
+				       .num_interfaces = 3 };
+	struct policy_device device = { 0 };
+
+	(void)state;
+	policy_describe_listed(&device, &listed, interfaces);
+	assert_int_equal(device.vendor, 0x1234);
+	assert_int_equal(device.product, 0x5678);
+	assert_int_equal(device.num_classes, 2);
+	assert_int_equal(device.classes[0].class, 3);
+	assert_int_equal(device.classes[1].class, 8);
+	assert_false(device.is_hub);
+
+	listed.class = CLASS_HUB;
+	listed.num_interfaces = UINT8_MAX; /* as many as there is room for */
+	policy_describe_listed(&device, &listed, interfaces);
+	assert_true(device.is_hub);
+	assert_int_equal(device.num_classes, 4);
+}
+
 static void a_hub_in_any_configuration_makes_the_device_a_hub(void **state)
 {
 	(void)state;
@@ -332,6 +359,7 @@ int main(void)
 		cmocka_unit_test(
 			a_rule_names_every_guarded_class_or_is_passed_over),
 		cmocka_unit_test(a_hub_or_an_imported_device_is_never_exported),
+		cmocka_unit_test(what_a_list_tells_is_judged_as_far_as_it_goes),
 		cmocka_unit_test(
 			a_hub_in_any_configuration_makes_the_device_a_hub),
 		cmocka_unit_test(
