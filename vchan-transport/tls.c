@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <openssl/err.h>
@@ -438,6 +439,9 @@ int tls_context_new(enum tls_role role, const char *dir,
 		free(c);
 		return refuse(why, dir, strerror(ENAMETOOLONG));
 	}
+	/* A sandbox may follow, and gmtime, by which dates are judged, reads
+	 * the time zone's file at its first call. */
+	tzset();
 	c->role = role;
 	memcpy(c->dir, dir, strlen(dir) + 1);
 	c->chain = sk_X509_new_null();
