@@ -219,6 +219,16 @@ bool descriptors_next_interface(const struct descriptors *d,
 	       next_interface(&config, cursor, ret_interface);
 }
 
+bool descriptors_next_interface_at(const struct descriptors *d, unsigned index,
+				   size_t *cursor,
+				   struct descriptor_interface *ret_interface)
+{
+	struct span config;
+
+	return config_at(d, index, &config) &&
+	       next_interface(&config, cursor, ret_interface);
+}
+
 static bool find_in_interface(const struct descriptor_interface *interface,
 			      uint8_t address,
 			      struct descriptor_endpoint *ret_endpoint)

@@ -89,6 +89,11 @@ bool descriptors_next_interface(const struct descriptors *d,
 				uint8_t configuration, size_t *cursor,
 				struct descriptor_interface *ret_interface);
 
+/* The same by index: two configurations may claim one value. */
+bool descriptors_next_interface_at(const struct descriptors *d, unsigned index,
+				   size_t *cursor,
+				   struct descriptor_interface *ret_interface);
+
 /*
  * The endpoint `address` (with the direction bit; not 0) of a configuration,
  * where interface n has alternate setting alternates[n].  False: none.  Where

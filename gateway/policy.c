@@ -158,16 +158,13 @@ void policy_describe_listed(
 
 void policy_describe(struct policy_device *device, const struct descriptors *d)
 {
-	uint8_t value;
-
 	begin(device, d->vendor, d->product,
 	      (struct policy_class){ d->class, d->subclass, d->protocol });
-	for (unsigned i = 0; descriptors_configuration(d, i, &value); i++) {
+	for (unsigned i = 0; i < d->num_configurations; i++) {
 		struct descriptor_interface interface;
 		size_t cursor = 0;
 
-		while (descriptors_next_interface(d, value, &cursor,
-						  &interface))
+		while (descriptors_next_interface_at(d, i, &cursor, &interface))
 			add_class(device,
 				  (struct policy_class){ interface.class,
 							 interface.subclass,

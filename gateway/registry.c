@@ -240,6 +240,7 @@ static int open_usb(struct registry *registry, struct registry_usb *usb,
 	answer->kind = IPC_KIND_USB;
 	answer->device = usb->device;
 	memcpy(answer->interfaces, usb->interfaces, sizeof(usb->interfaces));
+	log_debug("device %s: %s", usb->device.busid, why);
 	*ret_lock_fd = lock_fd;
 	return 0;
 }

@@ -309,6 +309,16 @@ static void classes_of_all_configurations_and_settings_count_once(void **state)
 	assert_int_equal(device.classes[1].protocol, 0x50);
 }
 
+static void a_configuration_with_anothers_value_is_not_overlooked(void **state)
+{
+	/* bConfigurationValue of the second */
+	struct policy_device device = device_with(18 + 18 + 5, 1);
+
+	(void)state;
+	assert_int_equal(device.num_classes, 2);
+	assert_int_equal(device.classes[1].class, 8);
+}
+
 static void the_devices_own_class_counts_unless_interfaces_have_it(void **state)
 {
 	(void)state;
@@ -364,6 +374,8 @@ int main(void)
 			a_hub_in_any_configuration_makes_the_device_a_hub),
 		cmocka_unit_test(
 			classes_of_all_configurations_and_settings_count_once),
+		cmocka_unit_test(
+			a_configuration_with_anothers_value_is_not_overlooked),
 		cmocka_unit_test(
 			the_devices_own_class_counts_unless_interfaces_have_it),
 		cmocka_unit_test(more_classes_than_can_be_judged_are_noticed),
