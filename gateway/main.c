@@ -231,6 +231,7 @@ static enum exit_status run_session(int argc, char **argv)
 	options.budget_bytes = number_of(argv, SESSION_ARGV_BUDGET_BYTES);
 	options.domid = (unsigned)number_of(argv, SESSION_ARGV_DOMID);
 	options.path = argv[SESSION_ARGV_PATH];
+	options.tls_dir = argv[SESSION_ARGV_TLS_DIR];
 	options.peer = argv[SESSION_ARGV_PEER];
 	is_debug = number_of(argv, SESSION_ARGV_IS_DEBUG) != 0;
 

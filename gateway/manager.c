@@ -39,6 +39,7 @@ struct manager {
 	bool is_debug;
 	bool has_pairs_only;
 	bool is_lost; /* xenstore is */
+	bool has_tls; /* a listener, from the start to the end */
 	enum manager_state state;
 	struct loop *loop;
 	struct registry *registry; /* NULL: pairs only */
@@ -97,8 +98,8 @@ static void on_call(void *arg, int fd, const struct listener_peer *peer)
 	if (limit) {
 		log_refusal(m, peer, limit);
 	} else {
-		memcpy(known.name, peer->name, sizeof(known.name));
-		memcpy(known.key, peer->key, sizeof(known.key));
+		memcpy(known.name, peer->name, sizeof(peer->name));
+		memcpy(known.key, peer->key, sizeof(peer->key));
 		if (peer->kind == ADDRESS_UNIX) {
 			known.policy.kind = POLICY_PEER_USER;
 			memcpy(known.policy.name, peer->user,
@@ -196,6 +197,7 @@ static void on_stop(void *arg, int signo)
 static bool has_other_listeners(const struct config *a, const struct config *b)
 {
 	if (a->num_listen != b->num_listen ||
+	    a->peer_timeout_s != b->peer_timeout_s ||
 	    a->socket_mode != b->socket_mode ||
 	    a->socket_group != b->socket_group)
 		return true;
@@ -238,15 +240,53 @@ static void log_config(const struct manager *m, const char *what)
 			 config->num_rules, config->num_virtuals);
 }
 
+static bool has_tls(const struct config *config)
+{
+	for (size_t i = 0; i < config->num_listen; i++) {
+		if (config->listen[i].kind == ADDRESS_TLS)
+			return true;
+	}
+	return false;
+}
+
+/* No TLS: NULL. 0 or -errno and why. */
+static int load_revocations(const struct manager *m, const char *tls_dir,
+			    struct tls_revocations **ret_revocations,
+			    char why[static CHANNEL_WHY_BYTES])
+{
+	if (m->has_tls)
+		return tls_revocations_new(tls_dir, ret_revocations, why);
+	*ret_revocations = NULL;
+	return 0;
+}
+
+static int load_all(const struct manager *m, struct config **ret_config,
+		    struct tls_revocations **ret_revocations,
+		    char why[static CONFIG_WHY_BYTES])
+{
+	struct config *config;
+	int r = config_load(m->config_path, &config, why);
+
+	if (r < 0)
+		return r;
+	r = load_revocations(m, config->tls_dir, ret_revocations, why);
+	if (r < 0)
+		config_free(config);
+	else
+		*ret_config = config;
+	return r;
+}
+
 static void on_reload(void *arg, int signo)
 {
 	struct manager *m = arg;
 	char why[CONFIG_WHY_BYTES];
 	struct config *old = m->config;
 	struct config *config;
+	struct tls_revocations *revocations;
 
 	(void)signo;
-	if (config_load(m->config_path, &config, why) < 0) {
+	if (load_all(m, &config, &revocations, why) < 0) {
 		log_error("configuration not reloaded, the old one stays: %s",
 			  why);
 		return;
@@ -254,8 +294,9 @@ static void on_reload(void *arg, int signo)
 	if (has_other_listeners(old, config) ||
 	    old->has_xen != config->has_xen ||
 	    strcmp(old->runtime_dir, config->runtime_dir) != 0)
-		log_warn("changes of listen, socket_mode, socket_group, xen "
-			 "and runtime_dir apply when the gateway is restarted");
+		log_warn("changes of listen, socket_mode, socket_group, "
+			 "peer_timeout, xen and runtime_dir apply when the "
+			 "gateway is restarted");
 	memcpy(config->runtime_dir, old->runtime_dir, sizeof(old->runtime_dir));
 	m->config = config;
 	if (m->registry)
@@ -263,9 +304,12 @@ static void on_reload(void *arg, int signo)
 	if (m->remotes)
 		remotes_set_config(m->remotes, config);
 	sessions_set_config(m->sessions, config);
+	sessions_set_revocations(m->sessions, revocations);
 	manager_xen_set_config(m->xen, config);
 	config_free(old);
 	log_config(m, "configuration reloaded");
+	if (m->registry)
+		sessions_judge(m->sessions);
 }
 
 /* ---- life ---- */
@@ -385,6 +429,22 @@ static int start_remotes(struct manager *m)
 	return r;
 }
 
+/* What is revoked when it starts. */
+static int start_tls(struct manager *m)
+{
+	char why[CHANNEL_WHY_BYTES];
+	struct tls_revocations *revocations;
+	int r;
+
+	m->has_tls = has_tls(m->config);
+	r = load_revocations(m, m->config->tls_dir, &revocations, why);
+	if (r == 0)
+		sessions_set_revocations(m->sessions, revocations);
+	else
+		log_error("%s", why);
+	return r;
+}
+
 static int start(struct manager *m)
 {
 	int r = own_runtime_dir(m);
@@ -408,7 +468,8 @@ static int start(struct manager *m)
 	if (m->registry)
 		registry_on_change(m->registry, on_devices_changed, m);
 	sweep(m);
-	return start_serving(m);
+	r = start_tls(m);
+	return r < 0 ? r : start_serving(m);
 }
 
 static void finish(struct manager *m)
@@ -442,5 +503,7 @@ enum exit_status manager_run(const struct manager_options *options)
 		log_info("stopped");
 	}
 	finish(&m);
+	if (r == -ENOKEY)
+		return EXIT_CONFIG;
 	return r < 0 || m.is_lost ? EXIT_FAILED : EXIT_OK;
 }

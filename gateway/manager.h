@@ -36,7 +36,8 @@ enum session_argv {
 	SESSION_ARGV_IS_DEBUG,
 	SESSION_ARGV_DOMID, /* Xen: of the peer; the fd is a lock there */
 	SESSION_ARGV_PATH,  /* Xen: "data/xusbip/F/N", below our own domain */
-	SESSION_ARGV_PEER,  /* its name, a text */
+	SESSION_ARGV_TLS_DIR,
+	SESSION_ARGV_PEER, /* its name, a text */
 	SESSION_ARGV_COUNT,
 };
 

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -17,9 +18,12 @@
 #include "vchan-transport/log.h"
 #include "vchan-transport/loop.h"
 #include "vchan-transport/sandbox.h"
+#include "vchan-transport/tls.h"
 
 /* For the operation, from accepting to answering. */
 #define OPERATION_LIMIT_MS 10000
+/* For proofs, of that. */
+#define HANDSHAKE_LIMIT_MS 5000
 /* For the rings, so that a refusal still reaches who waits for them. */
 #define GRANT_LIMIT_MS 5000
 /* How long beyond that a peer may hold up one write to its bell. */
@@ -29,11 +33,18 @@
 #define RETURN_CHECK_MS 20
 /* For the other side to read the last bytes. */
 #define FINISH_LIMIT_MS 1000
+/* The same after a device: less than a manager waits before it kills. */
+#define END_LIMIT_MS 500
 /* A loop that does not turn for so long is stuck in the device or the peer. */
 #define WATCHDOG_S 30
 
+#define NO_MANAGER "the manager does not answer"
+
 struct session {
 	const struct session_options *options;
+	const char *peer;          /* for the log, escaped */
+	char name[IPC_NAME_BYTES]; /* TLS: what that is after the handshake */
+	struct loop *loop;
 	struct channel *channel;
 	uint64_t deadline_ms; /* of the operation */
 	uint32_t hops;        /* gateways behind the peer */
@@ -53,6 +64,22 @@ static enum usbip_status status_of(int error)
 	default:
 		return USBIP_ST_DEV_ERR;
 	}
+}
+
+/* Where both ends have agreed on it, with a sentence. */
+static int answer_refusal(struct session *s, uint16_t code,
+			  enum usbip_status status, const char *why)
+{
+	uint8_t reply[USBIP_OP_BYTES + CHANNEL_REASON_BYTES] = { 0 };
+	size_t num_bytes = USBIP_OP_BYTES;
+
+	usbip_op_encode(reply, code, status);
+	if (channel_tells_reasons(s->channel)) {
+		(void)snprintf((char *)reply + USBIP_OP_BYTES,
+			       CHANNEL_REASON_BYTES, "%s", why);
+		num_bytes = sizeof(reply);
+	}
+	return channel_write_all(s->channel, reply, num_bytes, s->deadline_ms);
 }
 
 /* ------------------------------------------------------------------- list */
@@ -80,8 +107,12 @@ static int list_append(uint8_t **bytes, size_t *num_bytes,
 	return 0;
 }
 
-/* Asks the manager for all devices, as bytes of a reply; how many, or -errno. */
-static int list_gather(struct session *s, uint8_t **bytes, size_t *num_bytes)
+/*
+ * Asks the manager for all devices, as bytes of a reply; how many, or -errno.
+ * -EACCES: it gives none to this peer, and says why in *ret_refusal.
+ */
+static int list_gather(struct session *s, uint8_t **bytes, size_t *num_bytes,
+		       struct ipc_answer *ret_refusal)
 {
 	int manager = s->options->manager_fd;
 	struct ipc_answer a;
@@ -92,6 +123,10 @@ static int list_gather(struct session *s, uint8_t **bytes, size_t *num_bytes)
 	while (r == 0 && count < USBIP_MAX_DEVICES) {
 		r = ipc_receive_answer(manager, &a, &no_fd, &no_fd,
 				       OPERATION_LIMIT_MS);
+		if (r == 0 && a.type == IPC_REFUSED) {
+			*ret_refusal = a;
+			r = -EACCES;
+		}
 		if (r < 0 || a.type != IPC_DEVICE)
 			break;
 		r = list_append(bytes, num_bytes, &a);
@@ -100,35 +135,49 @@ static int list_gather(struct session *s, uint8_t **bytes, size_t *num_bytes)
 	return r < 0 ? r : count;
 }
 
-static enum exit_status serve_list(struct session *s)
+static int answer_list(struct session *s, int count, const uint8_t *bytes,
+		       size_t num_bytes)
 {
 	uint8_t head[USBIP_OP_BYTES + sizeof(uint32_t)] = { 0 };
-	uint8_t *bytes = NULL;
-	size_t num_bytes = 0;
-	int count = list_gather(s, &bytes, &num_bytes);
 	int r;
 
-	usbip_op_encode(head, USBIP_REP_DEVLIST,
-			count < 0 ? USBIP_ST_ERROR : USBIP_ST_OK);
-	if (count > 0) {
-		head[USBIP_OP_BYTES + 2] = (uint8_t)(count >> 8);
-		head[USBIP_OP_BYTES + 3] = (uint8_t)count;
-	}
-	r = sandbox_enter(SANDBOX_SESSION);
-	if (r == 0)
-		r = channel_write_all(s->channel, head, sizeof(head),
-				      s->deadline_ms);
+	usbip_op_encode(head, USBIP_REP_DEVLIST, USBIP_ST_OK);
+	head[USBIP_OP_BYTES + 2] = (uint8_t)(count >> 8);
+	head[USBIP_OP_BYTES + 3] = (uint8_t)count;
+	r = channel_write_all(s->channel, head, sizeof(head), s->deadline_ms);
 	if (r == 0 && count > 0)
 		r = channel_write_all(s->channel, bytes, num_bytes,
 				      s->deadline_ms);
+	return r;
+}
+
+static enum exit_status serve_list(struct session *s)
+{
+	struct ipc_answer refusal = { 0 };
+	uint8_t *bytes = NULL;
+	size_t num_bytes = 0;
+	int count = list_gather(s, &bytes, &num_bytes, &refusal);
+	int r = sandbox_narrow();
+
+	if (r == 0 && count == -EACCES)
+		r = answer_refusal(s, USBIP_REP_DEVLIST,
+				   (enum usbip_status)refusal.status,
+				   refusal.peer_reason);
+	else if (r == 0 && count < 0)
+		r = answer_refusal(s, USBIP_REP_DEVLIST, USBIP_ST_ERROR,
+				   NO_MANAGER);
+	else if (r == 0)
+		r = answer_list(s, count, bytes, num_bytes);
 	free(bytes);
-	if (r < 0 || count < 0) {
-		log_warn("%s: list: %s", s->options->peer,
-			 strerror(r < 0 ? -r : -count));
+	if (r < 0 || count < 0)
+		log_warn("%s: list: %s", s->peer,
+			 refusal.reason[0] != '\0'
+				 ? refusal.reason
+				 : strerror(r < 0 ? -r : -count));
+	if (r < 0)
 		return EXIT_FAILED;
-	}
 	channel_finish(s->channel, clock_ms() + FINISH_LIMIT_MS);
-	return EXIT_OK;
+	return count < 0 ? EXIT_FAILED : EXIT_OK;
 }
 
 /* ----------------------------------------------------------------- import */
@@ -166,26 +215,24 @@ static int open_device(struct loop *loop, const struct ipc_answer *a, int fd,
 	}
 }
 
-static int answer_import(struct session *s, enum usbip_status status,
-			 const struct usbip_device *device)
+static int answer_import(struct session *s, const struct usbip_device *device)
 {
 	uint8_t reply[USBIP_OP_BYTES + USBIP_DEVICE_BYTES];
-	size_t num_bytes = USBIP_OP_BYTES;
 
-	usbip_op_encode(reply, USBIP_REP_IMPORT, status);
-	if (status == USBIP_ST_OK) {
-		usbip_device_encode(reply + USBIP_OP_BYTES, device);
-		num_bytes += USBIP_DEVICE_BYTES;
-	}
-	return channel_write_all(s->channel, reply, num_bytes, s->deadline_ms);
+	usbip_op_encode(reply, USBIP_REP_IMPORT, USBIP_ST_OK);
+	usbip_device_encode(reply + USBIP_OP_BYTES, device);
+	return channel_write_all(s->channel, reply, sizeof(reply),
+				 s->deadline_ms);
 }
 
+/* `reason` for the log, `peer_reason` for the peer. */
 static enum exit_status refuse_import(struct session *s, const char *busid,
 				      enum usbip_status status,
-				      const char *reason)
+				      const char *reason,
+				      const char *peer_reason)
 {
-	log_warn("%s: %s is refused: %s", s->options->peer, busid, reason);
-	if (answer_import(s, status, NULL) == 0)
+	log_warn("%s: %s is refused: %s", s->peer, busid, reason);
+	if (answer_refusal(s, USBIP_REP_IMPORT, status, peer_reason) == 0)
 		channel_finish(s->channel, clock_ms() + FINISH_LIMIT_MS);
 	return status == USBIP_ST_DEV_BUSY ? EXIT_BUSY : EXIT_NO_DEVICE;
 }
@@ -218,17 +265,18 @@ static enum exit_status exit_status_of(enum engine_end end)
 }
 
 /* URBs, from the import's answer to the end of either side. */
-static enum exit_status serve_device(struct session *s, struct loop *loop,
+static enum exit_status serve_device(struct session *s,
 				     struct usb_device *device,
 				     const struct ipc_answer *a)
 {
+	struct loop *loop = s->loop;
 	const struct engine_options options = {
 		.loop = loop,
 		.channel = s->channel,
 		.device = device,
 		.devid = usbip_devid(&a->device),
 		.budget_bytes = s->options->budget_bytes,
-		.who = s->options->peer,
+		.who = s->peer,
 	};
 	struct engine *engine;
 	enum engine_end end;
@@ -239,19 +287,18 @@ static enum exit_status serve_device(struct session *s, struct loop *loop,
 	if (r == 0)
 		r = loop_set_watchdog(loop, WATCHDOG_S);
 	if (r == 0)
-		r = sandbox_enter(SANDBOX_SESSION);
+		r = sandbox_narrow();
 	if (r == 0)
-		r = answer_import(s, USBIP_ST_OK, &a->device);
+		r = answer_import(s, &a->device);
 	if (r < 0) {
-		log_warn("%s: %s: %s", s->options->peer, a->device.busid,
-			 strerror(-r));
+		log_warn("%s: %s: %s", s->peer, a->device.busid, strerror(-r));
 		return EXIT_FAILED;
 	}
-	log_info("%s: %s attached, %s channel", s->options->peer,
-		 a->device.busid, channel_kind(s->channel));
+	log_info("%s: %s attached, %s channel", s->peer, a->device.busid,
+		 channel_kind(s->channel));
 	loop_run(loop);
 	end = engine_end(engine);
-	log_info("%s: %s detached: %s", s->options->peer, a->device.busid,
+	log_info("%s: %s detached: %s", s->peer, a->device.busid,
 		 engine_end_sentence(engine));
 	/* Buffers are still the kernel's: only the process's end frees them. */
 	if (end == ENGINE_STUCK)
@@ -284,38 +331,52 @@ static int ask_for_device(struct session *s, const char *busid,
 static enum exit_status serve_import(struct session *s, const char *busid)
 {
 	struct ipc_answer a = { 0 };
-	struct loop *loop;
 	struct usb_device *device;
 	enum exit_status status;
 	int device_fd = -1;
 	int r = ask_for_device(s, busid, &a, &device_fd);
 
 	if (r != 0)
-		return refuse_import(s, busid, USBIP_ST_ERROR,
-				     "the manager does not answer");
+		return refuse_import(s, busid, USBIP_ST_ERROR, NO_MANAGER,
+				     NO_MANAGER);
 	if (a.type != IPC_OPENED)
 		return refuse_import(s, busid, (enum usbip_status)a.status,
-				     a.reason);
-	r = loop_new(&loop);
+				     a.reason, a.peer_reason);
+	r = open_device(s->loop, &a, device_fd, &device);
 	if (r < 0)
-		return refuse_import(s, busid, USBIP_ST_ERROR, strerror(-r));
-	r = open_device(loop, &a, device_fd, &device);
-	if (r < 0) {
-		loop_free(loop);
-		return refuse_import(s, busid, status_of(r), strerror(-r));
-	}
+		return refuse_import(s, busid, status_of(r), strerror(-r),
+				     strerror(-r));
 	/* The answer names what was asked for, byte for byte (usbip_attach.c). */
 	memcpy(a.device.busid, busid, sizeof(a.device.busid));
-	status = serve_device(s, loop, device, &a);
+	status = serve_device(s, device, &a);
 	(void)shutdown(s->options->manager_fd, SHUT_RDWR);
+	/* Said first, waited for last: a peer holds up no device. */
 	if (status == EXIT_OK || status == EXIT_NO_DEVICE)
-		channel_finish(s->channel, clock_ms() + FINISH_LIMIT_MS);
+		(void)channel_end(s->channel);
 	device->ops->close(device);
-	loop_free(loop);
+	if (status == EXIT_OK || status == EXIT_NO_DEVICE)
+		channel_finish(s->channel, clock_ms() + END_LIMIT_MS);
 	return status;
 }
 
 /* ------------------------------------------------------------- operations */
+
+static enum exit_status no_request(struct session *s, int error)
+{
+	char told[HANDSHAKE_WHY_BYTES];
+	const char *why = strerror(-error);
+	unsigned ignored;
+
+	if (error == -EPIPE)
+		why = "closed by the peer";
+	else if (error == -EPROTO &&
+		 channel_reason(s->channel, clock_ms(), &ignored, told) == 0)
+		why = told;
+	log_info("%s: no request: %s", s->peer, why);
+	if (error == -EPROTO)
+		return EXIT_PROTOCOL;
+	return error == -ETIMEDOUT ? EXIT_TIMEOUT : EXIT_CANNOT_REACH;
+}
 
 static enum exit_status serve_operation(struct session *s)
 {
@@ -335,17 +396,14 @@ static enum exit_status serve_operation(struct session *s)
 		    op.code != USBIP_REQ_IMPORT) {
 			log_warn(
 				"%s: refused: version %04x, code %04x is no USB/IP 1.1.1 request",
-				s->options->peer, op.version, op.code);
+				s->peer, op.version, op.code);
 			return EXIT_PROTOCOL;
 		}
 		r = channel_read_all(s->channel, wire_busid, sizeof(wire_busid),
 				     s->deadline_ms);
 	}
-	if (r < 0) {
-		log_info("%s: no request: %s", s->options->peer,
-			 r == -EPIPE ? "closed by the peer" : strerror(-r));
-		return r == -ETIMEDOUT ? EXIT_TIMEOUT : EXIT_CANNOT_REACH;
-	}
+	if (r < 0)
+		return no_request(s, r);
 	usbip_busid_decode(busid, wire_busid);
 	return serve_import(s, busid);
 }
@@ -372,34 +430,116 @@ static int grant_channel(struct session *s)
 	return r;
 }
 
-static int open_channel(struct session *s)
+/* What a failed handshake means; the words are logged. */
+static enum exit_status proof_status(int error)
+{
+	switch (error) {
+	case -EKEYREJECTED:
+		return EXIT_NOT_TRUSTED;
+	case -EACCES:
+		return EXIT_NOT_ALLOWED;
+	case -EPROTO:
+		return EXIT_PROTOCOL;
+	case -ETIMEDOUT:
+		return EXIT_TIMEOUT;
+	default:
+		return EXIT_CANNOT_REACH;
+	}
+}
+
+/* From here on the peer is who its certificate says. */
+static enum exit_status introduce(struct session *s,
+				  const struct tls_peer *peer)
+{
+	int r = ipc_tell_peer(s->options->manager_fd, peer);
+
+	ipc_name_peer(s->name, peer, s->options->peer);
+	s->peer = s->name;
+	if (r == 0)
+		return EXIT_OK;
+	log_warn("%s: " NO_MANAGER ": %s", s->peer, strerror(-r));
+	return EXIT_FAILED;
+}
+
+/* Both sides prove who they are; our files are read before. */
+static enum exit_status open_tls(struct session *s)
+{
+	const uint64_t deadline_ms = clock_ms() + HANDSHAKE_LIMIT_MS;
+	const struct session_options *o = s->options;
+	struct tls_context *context;
+	struct tls_peer peer = { 0 };
+	char why[CHANNEL_WHY_BYTES];
+	int r = tls_context_new(TLS_GATEWAY, o->tls_dir, &context, why);
+
+	if (r < 0) {
+		log_error("%s: cannot be served: %s", s->peer, why);
+		return EXIT_CONFIG;
+	}
+	r = sandbox_enter(SANDBOX_HANDSHAKE);
+	if (r < 0) {
+		log_error("%s: no sandbox: %s", s->peer, strerror(-r));
+		tls_context_free(context);
+		return EXIT_FAILED;
+	}
+	r = channel_tls_accept(o->peer_fd, context, deadline_ms, &s->channel,
+			       &peer, why);
+	tls_context_free(context);
+	if (r < 0) {
+		log_warn("%s: refused: %s", s->peer, why);
+		return proof_status(r);
+	}
+	return introduce(s, &peer);
+}
+
+/* Of the other kinds; no byte of the peer is read. */
+static enum exit_status open_plain(struct session *s)
 {
 	const struct session_options *o = s->options;
 	int r;
 
-	if (o->kind == ADDRESS_XEN)
-		return grant_channel(s);
-	r = channel_accept(o->kind, o->peer_fd, o->ring_bytes, &s->channel);
-	if (r < 0)
-		log_warn("%s: no channel: %s", o->peer, strerror(-r));
-	return r;
+	if (o->kind == ADDRESS_XEN) {
+		if (grant_channel(s) < 0)
+			return EXIT_FAILED;
+	} else {
+		r = channel_accept(o->kind, o->peer_fd, o->ring_bytes,
+				   &s->channel);
+		if (r < 0) {
+			log_warn("%s: no channel: %s", s->peer, strerror(-r));
+			return EXIT_CANNOT_REACH;
+		}
+	}
+	r = sandbox_enter(SANDBOX_HANDSHAKE);
+	if (r == 0)
+		return EXIT_OK;
+	log_error("%s: no sandbox: %s", s->peer, strerror(-r));
+	return EXIT_FAILED;
+}
+
+static enum exit_status serve(struct session *s)
+{
+	enum exit_status status;
+	int r = loop_new(&s->loop);
+
+	if (r < 0) {
+		log_error("%s: no event loop: %s", s->peer, strerror(-r));
+		return EXIT_FAILED;
+	}
+	status = s->options->kind == ADDRESS_TLS ? open_tls(s) : open_plain(s);
+	return status == EXIT_OK ? serve_operation(s) : status;
 }
 
 enum exit_status session_run(const struct session_options *options)
 {
 	struct session s = { .options = options,
+			     .peer = options->peer,
 			     .deadline_ms = clock_ms() + OPERATION_LIMIT_MS,
 			     .lock_fd = -1 };
 	enum exit_status status;
-	int r;
 
 	/* Until the loop's watchdog takes over. */
 	(void)alarm(OPERATION_LIMIT_MS / 1000 + STUCK_S);
-	r = open_channel(&s);
-	if (r < 0)
-		return options->kind == ADDRESS_XEN ? EXIT_FAILED
-						    : EXIT_CANNOT_REACH;
-	status = serve_operation(&s);
+	status = serve(&s);
+	loop_free(s.loop);
 	channel_free(s.channel);
 	(void)close(options->manager_fd);
 	if (s.lock_fd >= 0) {

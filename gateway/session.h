@@ -21,6 +21,7 @@ struct session_options {
 	const char *peer;       /* for the log, escaped */
 	unsigned domid;         /* ADDRESS_XEN: the peer */
 	const char *path;       /* ADDRESS_XEN: of its channel, in our data */
+	const char *tls_dir;    /* ADDRESS_TLS: what we prove ourselves with */
 };
 
 /* Runs it to its end.  The exit status of the process. */

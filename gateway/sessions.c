@@ -17,39 +17,12 @@
 #include "gateway/manager.h"
 #include "gateway/remote_name.h"
 #include "gateway/remotes.h"
+#include "gateway/sessions_private.h"
 #include "vchan-transport/log.h"
 #include "vchan-transport/loop.h"
 
 #define ARRAY_SIZE(a)   (sizeof(a) / sizeof((a)[0]))
 #define IPC_QUEUE_BYTES (4 << 20) /* a list of USBIP_MAX_DEVICES fits */
-
-/* Owned by the list, from fork to waitpid. */
-struct session {
-	struct session *next;
-	struct sessions *sessions;
-	pid_t pid;
-	int sock; /* -1: it has nothing more to ask */
-	struct loop_watch *watch;
-	struct sessions_peer peer;
-	const struct sessions_events *events; /* NULL: nobody's */
-	void *owner;
-	bool has_granted;
-	char busid[USBIP_BUSID_BYTES]; /* of the device it has, or empty */
-	char refusal[128];             /* of what it asked for last, or empty */
-	struct remotes_question *question; /* NULL: nothing is waited for */
-	size_t num_listed;
-	int error; /* of the answers that it could not be sent */
-};
-
-struct sessions {
-	struct loop *loop;
-	const struct config *config;
-	struct registry *registry;
-	struct remotes *remotes;
-	bool is_debug;
-	struct session *first;
-	unsigned count;
-};
 
 /* ---- what a session asks ---- */
 
@@ -63,6 +36,13 @@ static void stop_talking(struct session *s)
 	s->watch = NULL;
 	(void)close(s->sock);
 	s->sock = -1;
+}
+
+static void free_session(struct session *s)
+{
+	stop_talking(s);
+	loop_timer_stop(s->kill_timer);
+	free(s);
 }
 
 static void kill_session(struct session *s, const char *why)
@@ -102,7 +82,7 @@ static bool is_returning(const struct sessions *sessions, const char *busid)
 }
 
 /* What its peer may know of it: nothing of other peers, nothing of the rules. */
-static void note_refusal(struct session *s, const struct ipc_answer *answer)
+static void note_refusal(struct session *s, struct ipc_answer *answer)
 {
 	const char *why = answer->reason;
 
@@ -111,6 +91,21 @@ static void note_refusal(struct session *s, const struct ipc_answer *answer)
 	else if (answer->status == USBIP_ST_DEV_BUSY)
 		why = "the device is in use";
 	(void)snprintf(s->refusal, sizeof(s->refusal), "%s", why);
+	(void)snprintf(answer->peer_reason, sizeof(answer->peer_reason), "%s",
+		       why);
+}
+
+/* More of its sessions than one peer may have, known since its handshake. */
+static int answer_crowded(struct session *s)
+{
+	const struct ipc_answer answer = {
+		.type = IPC_REFUSED,
+		.status = USBIP_ST_NA,
+		.reason = "max_sessions_per_peer is reached",
+		.peer_reason = "you have too many connections here already",
+	};
+
+	return ipc_answer(s->sock, &answer, -1, -1);
 }
 
 static int refuse(struct session *s, const char *busid,
@@ -214,6 +209,13 @@ static int answer(struct session *s, const struct ipc_request *request,
 	*ret_why = "it asked before it was answered";
 	if (s->question)
 		return -EPROTO;
+	if (request->type == IPC_PEER)
+		return session_on_peer(s, &request->peer, ret_why);
+	*ret_why = "it asked before its peer had proved who it is";
+	if (s->peer.kind == ADDRESS_TLS && !s->is_proved)
+		return -EPROTO;
+	if (s->is_crowded && request->type != IPC_GRANTED)
+		return answer_crowded(s);
 	if (request->type == IPC_LIST)
 		return answer_list(s, request);
 	if (request->type == IPC_OPEN) {
@@ -262,12 +264,14 @@ exec_session(const struct sessions *sessions, const struct sessions_peer *peer,
 	char numbers[SESSION_ARGV_COUNT][24];
 	char path[48];
 	char name[sizeof(peer->name)];
+	char tls_dir[TLS_DIR_BYTES];
 	char program[] = "xusbip-gateway";
 	char mark[] = SESSION_ARGV_MARK;
 	char *argv[SESSION_ARGV_COUNT + 1] = {
 		[0] = program,
 		[SESSION_ARGV_MODE] = mark,
 		[SESSION_ARGV_PATH] = path,
+		[SESSION_ARGV_TLS_DIR] = tls_dir,
 		[SESSION_ARGV_PEER] = name,
 	};
 	const size_t values[SESSION_ARGV_COUNT] = {
@@ -291,6 +295,7 @@ exec_session(const struct sessions *sessions, const struct sessions_peer *peer,
 	(void)snprintf(path, sizeof(path), "data/xusbip/%u/%u", peer->domid,
 		       peer->channel);
 	(void)snprintf(name, sizeof(name), "%s", peer->name);
+	(void)snprintf(tls_dir, sizeof(tls_dir), "%s", config->tls_dir);
 
 	ipc_exec(argv, kept, ARRAY_SIZE(kept));
 }
@@ -346,8 +351,7 @@ int sessions_start(struct sessions *sessions, int fd,
 	}
 	(void)close(fds[1]);
 	if (r < 0) {
-		stop_talking(s);
-		free(s);
+		free_session(s);
 		return r;
 	}
 	s->next = sessions->first;
@@ -401,6 +405,12 @@ static void end_session(const struct session *s, int status)
 	int signo = WTERMSIG(status);
 	unsigned code;
 
+	if (s->taken_back) {
+		log_info("session %d (%s, %s): ended: as it had to",
+			 (int)s->pid, s->peer.name, device);
+		tell_end(s, EXIT_NOT_ALLOWED, s->taken_back);
+		return;
+	}
 	if (WIFSIGNALED(status)) {
 		log_warn("session %d (%s, %s): ended: killed by signal %d (%s)",
 			 (int)s->pid, s->peer.name, device, signo,
@@ -437,11 +447,10 @@ static void forget_session(struct sessions *sessions, pid_t pid, int status)
 	s = *at;
 	if (!s) /* a child of the sweep's, which has said what it did */
 		return;
-	stop_talking(s);
 	*at = s->next;
 	sessions->count--;
 	end_session(s, status);
-	free(s);
+	free_session(s);
 }
 
 void sessions_reap(struct sessions *sessions)
@@ -464,18 +473,22 @@ static struct session *find(const struct sessions *sessions, pid_t pid)
 	return s;
 }
 
-const char *sessions_reached_limit(const struct sessions *sessions,
-				   const char *key)
+bool sessions_is_crowded(const struct sessions *sessions, const char *key)
 {
 	unsigned num_same = 0;
 
-	if (sessions->count >= sessions->config->max_sessions)
-		return "max_sessions";
 	for (const struct session *s = sessions->first; s; s = s->next)
 		num_same += strcmp(s->peer.key, key) == 0;
-	return num_same >= sessions->config->max_sessions_per_peer
-		       ? "max_sessions_per_peer"
-		       : NULL;
+	return num_same >= sessions->config->max_sessions_per_peer;
+}
+
+const char *sessions_reached_limit(const struct sessions *sessions,
+				   const char *key)
+{
+	if (sessions->count >= sessions->config->max_sessions)
+		return "max_sessions";
+	return sessions_is_crowded(sessions, key) ? "max_sessions_per_peer"
+						  : NULL;
 }
 
 void sessions_disown(struct sessions *sessions, pid_t pid)
@@ -544,9 +557,9 @@ void sessions_free(struct sessions *sessions)
 		struct session *s = sessions->first;
 
 		sessions->first = s->next;
-		stop_talking(s);
-		free(s);
+		free_session(s);
 	}
+	tls_revocations_free(sessions->revocations);
 	free(sessions);
 }
 

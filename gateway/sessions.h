@@ -2,7 +2,7 @@
 /*
  * sessions.h - the manager's session processes: starts them, answers what they
  * ask (ipc.h), hears of their end. What a peer is, and whether it may have a
- * session at all, is for the caller.
+ * session at all, is for the caller; who a TLS peer is, its session tells.
  */
 #ifndef SESSIONS_H
 #define SESSIONS_H
@@ -16,6 +16,7 @@
 #include "gateway/registry.h"
 #include "vchan-transport/address.h"
 #include "vchan-transport/exit_status.h"
+#include "vchan-transport/tls.h"
 
 struct loop;
 struct remotes;
@@ -24,8 +25,9 @@ struct sessions;
 /* Who a session is for, and what it begins with. */
 struct sessions_peer {
 	enum address_kind kind;
-	char name[96]; /* for logs: "uid 0 pid 12", "domain 5 (u1)" */
-	char key[80];  /* whose sessions count together */
+	/* For logs: "uid 0 pid 12", "domain 5 (u1)"; TLS: its address. */
+	char name[IPC_NAME_BYTES];
+	char key[96];              /* whose sessions count together */
 	struct policy_peer policy; /* what rules look at */
 	/* ADDRESS_XEN: */
 	unsigned domid;
@@ -78,6 +80,16 @@ unsigned sessions_count(const struct sessions *sessions);
 /* How many of them have a device. */
 unsigned sessions_count_devices(const struct sessions *sessions);
 void sessions_signal_all(const struct sessions *sessions, int signo);
+
+/* Owned from the call on, NULL too: none is revoked. */
+void sessions_set_revocations(struct sessions *sessions,
+			      struct tls_revocations *revocations);
+
+/*
+ * Ends, within a second, those whose certificate is revoked, or whose peer
+ * would not get the device that it has by what the registry says now.
+ */
+void sessions_judge(struct sessions *sessions);
 
 /* To be called at SIGCHLD. */
 void sessions_reap(struct sessions *sessions);

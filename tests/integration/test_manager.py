@@ -434,9 +434,10 @@ def test_a_list_of_many_devices_arrives_whole(bench):
 
 
 def test_sighup_reads_rules_and_virtual_devices_again(bench):
-    gateway = bench.gateway(ZERO)
-    with gateway.client() as client:
-        client.import_("zero0")
+    gateway = bench.gateway(ZERO + 'zero "other" { }\n')
+    with gateway.client() as client, gateway.client() as loser:
+        client.import_("other")
+        loser.import_("zero0")
         gateway.write_config('zero "other" { }\n')
         gateway.signal(signal.SIGHUP)
         gateway.wait_log("configuration reloaded")
@@ -444,6 +445,7 @@ def test_sighup_reads_rules_and_virtual_devices_again(bench):
         with gateway.client() as lister:
             assert list(lister.devlist()) == ["other"]
         assert import_status(gateway, "zero0") == ST_NODEV
+        assert loser.is_at_end()
         assert answers(client)
 
 

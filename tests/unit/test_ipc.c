@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -99,6 +100,79 @@ static void a_malformed_request_is_refused(void **state)
 	request.type = IPC_OPEN;
 	memset(request.busid, 'x', sizeof(request.busid));
 	assert_int_equal(receive_raw(&request, sizeof(request)), -EBADMSG);
+}
+
+static const struct tls_peer anna = {
+	.name = "anna.example",
+	.pin = "sha256:00112233445566778899aabbccddeeff"
+	       "00112233445566778899aabbccddeeff",
+	.serial = "0123456789ABCDEF0123456789ABCDEF01234567",
+};
+
+static void who_a_peer_is_arrives_as_it_was_told(void **state)
+{
+	struct pair pair = open_pair();
+	struct ipc_request request;
+
+	(void)state;
+	assert_int_equal(ipc_tell_peer(pair.session, &anna), 0);
+
+	assert_int_equal(ipc_receive_request(pair.manager, &request), 1);
+	assert_int_equal(request.type, IPC_PEER);
+	assert_memory_equal(&request.peer, &anna, sizeof(anna));
+	close_pair(&pair);
+}
+
+static int receive_peer(const struct tls_peer *peer)
+{
+	const struct ipc_request request = { .type = IPC_PEER, .peer = *peer };
+
+	return receive_raw(&request, sizeof(request));
+}
+
+static void what_no_certificate_says_is_no_peer(void **state)
+{
+	static const char *const names[] = { "a b", "*", "a\n", "a/b", "\x80" };
+	static const char *const serials[] = { "", "0g", "ab", "1 " };
+	struct tls_peer peer = anna;
+
+	(void)state;
+	peer.name[0] = '\0';
+	assert_int_equal(receive_peer(&peer), 1);
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		(void)snprintf(peer.name, sizeof(peer.name), "%s", names[i]);
+		assert_int_equal(receive_peer(&peer), -EBADMSG);
+	}
+	memset(peer.name, 'a', sizeof(peer.name));
+	assert_int_equal(receive_peer(&peer), -EBADMSG);
+	peer = anna;
+	for (size_t i = 0; i < sizeof(serials) / sizeof(serials[0]); i++) {
+		(void)snprintf(peer.serial, sizeof(peer.serial), "%s",
+			       serials[i]);
+		assert_int_equal(receive_peer(&peer), -EBADMSG);
+	}
+	memset(peer.serial, '1', sizeof(peer.serial));
+	assert_int_equal(receive_peer(&peer), -EBADMSG);
+	peer = anna;
+	peer.pin[0] = 'S';
+	assert_int_equal(receive_peer(&peer), -EBADMSG);
+	memset(peer.pin, 'a', sizeof(peer.pin));
+	assert_int_equal(receive_peer(&peer), -EBADMSG);
+}
+
+static void
+a_peer_is_called_by_its_name_or_its_pin_and_its_address(void **state)
+{
+	struct tls_peer peer = anna;
+	char name[IPC_NAME_BYTES];
+
+	(void)state;
+	ipc_name_peer(name, &peer, "192.0.2.7:4711");
+	assert_string_equal(name, "anna.example (192.0.2.7:4711)");
+	peer.name[0] = '\0';
+	ipc_name_peer(name, &peer, "[2001:db8::1]:4711");
+	assert_non_null(strstr(name, "sha256:00112233"));
+	assert_non_null(strstr(name, "eeff ([2001:db8::1]:4711)"));
 }
 
 static void descriptors_sent_with_a_request_are_not_kept(void **state)
@@ -218,6 +292,10 @@ int main(void)
 		cmocka_unit_test(a_request_arrives_as_it_was_asked),
 		cmocka_unit_test(a_bus_id_that_is_too_long_is_not_asked_for),
 		cmocka_unit_test(a_malformed_request_is_refused),
+		cmocka_unit_test(who_a_peer_is_arrives_as_it_was_told),
+		cmocka_unit_test(what_no_certificate_says_is_no_peer),
+		cmocka_unit_test(
+			a_peer_is_called_by_its_name_or_its_pin_and_its_address),
 		cmocka_unit_test(descriptors_sent_with_a_request_are_not_kept),
 		cmocka_unit_test(
 			an_opened_device_comes_with_its_descriptor_and_lock),

@@ -47,6 +47,31 @@ static int ask_for(int manager_fd, const char *busid)
 	return answer.status == USBIP_ST_DEV_BUSY ? EXIT_BUSY : EXIT_NO_DEVICE;
 }
 
+/* EXIT_NOT_ALLOWED: it is refused. */
+static int ask_for_list(int manager_fd)
+{
+	struct ipc_answer answer;
+	int no_fd;
+
+	if (ipc_ask(manager_fd, IPC_LIST, NULL) < 0)
+		return EXIT_USAGE;
+	do {
+		if (ipc_receive_answer(manager_fd, &answer, &no_fd, &no_fd,
+				       LIMIT_MS) < 0)
+			return EXIT_USAGE;
+	} while (answer.type == IPC_DEVICE);
+	return answer.type == IPC_REFUSED ? EXIT_NOT_ALLOWED : EXIT_OK;
+}
+
+static int prove(int manager_fd, const char *name)
+{
+	struct tls_peer peer = { .serial = "0A" };
+
+	(void)snprintf(peer.name, sizeof(peer.name), "%s", name);
+	(void)snprintf(peer.pin, sizeof(peer.pin), "sha256:%064d", 7);
+	return ipc_tell_peer(manager_fd, &peer) < 0 ? EXIT_USAGE : EXIT_OK;
+}
+
 static bool has_arguments(char **argv)
 {
 	static const struct {
@@ -59,6 +84,7 @@ static bool has_arguments(char **argv)
 		{ SESSION_ARGV_IS_DEBUG, "0" },
 		{ SESSION_ARGV_DOMID, "32751" },
 		{ SESSION_ARGV_PATH, "data/xusbip/32751/63" },
+		{ SESSION_ARGV_TLS_DIR, "/tls" },
 	};
 
 	for (size_t i = 0; i < sizeof(expected) / sizeof(expected[0]); i++) {
@@ -83,6 +109,12 @@ static int play_session(char **argv)
 			status = has_arguments(argv) ? EXIT_OK : EXIT_FAILED;
 		else if (strcmp(word, "wait") == 0)
 			(void)pause();
+		else if (strncmp(word, "prove:", 6) == 0)
+			status = prove(manager_fd, word + 6);
+		else if (strcmp(word, "list") == 0)
+			status = ask_for_list(manager_fd);
+		else if (strcmp(word, "stay") == 0)
+			(void)signal(SIGTERM, SIG_IGN);
 		else if (strncmp(word, "open:", 5) == 0)
 			status = ask_for(manager_fd, word + 5);
 		else if (strncmp(word, "signal:", 7) == 0)
@@ -169,6 +201,8 @@ static void open_bed(struct bed *bed)
 	(void)snprintf(bed->config->runtime_dir,
 		       sizeof(bed->config->runtime_dir), "%s", dir);
 	bed->config->budget_bytes = 8 << 20;
+	(void)snprintf(bed->config->tls_dir, sizeof(bed->config->tls_dir),
+		       "/tls");
 	bed->config->max_sessions = 3;
 	bed->config->max_sessions_per_peer = 2;
 	bed->config->num_virtuals = 2;
@@ -387,6 +421,93 @@ static void limits_count_a_peers_sessions_and_everybodys(void **state)
 	close_bed(&bed);
 }
 
+/* A session of a TLS peer does what its name says, and has ended. */
+static void play_tls(struct bed *bed, const char *script)
+{
+	open_bed(bed);
+	(void)start(bed, ADDRESS_TLS, script, &events);
+	loop_run(bed->loop);
+	close_bed(bed);
+	assert_int_equal(bed->num_ended, 1);
+}
+
+static void over_tls_who_it_is_comes_first_and_once(void **state)
+{
+	static const char *const wrong[] = {
+		"list wait",
+		"open:zero0 wait",
+		"prove:anna prove:anna wait",
+		"prove:a/b wait",
+	};
+	struct bed bed;
+
+	(void)state;
+	play_tls(&bed, "prove:anna list");
+	assert_int_equal(bed.status, EXIT_OK);
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		play_tls(&bed, wrong[i]);
+		assert_int_equal(bed.status, EXIT_FAILED);
+		assert_string_equal(bed.took, "");
+	}
+	play(&bed, "prove:anna wait");
+	assert_int_equal(bed.status, EXIT_FAILED);
+}
+
+static void
+who_has_proved_itself_counts_by_its_name_and_not_its_address(void **state)
+{
+	static const char key[] = "domain 32751";
+	struct bed bed;
+
+	(void)state;
+	open_bed(&bed);
+	(void)start(&bed, ADDRESS_TLS, "prove:anna wait", NULL);
+	(void)start(&bed, ADDRESS_TLS, "prove:anna wait", NULL);
+	assert_string_equal(sessions_reached_limit(bed.sessions, key),
+			    "max_sessions_per_peer");
+	while (!sessions_reached_limit(bed.sessions, "tls anna"))
+		turn(&bed);
+	assert_null(sessions_reached_limit(bed.sessions, key));
+	(void)start(&bed, ADDRESS_TLS, "prove:anna list", &events);
+	while (bed.num_ended == 0)
+		turn(&bed);
+	assert_int_equal(bed.status, EXIT_NOT_ALLOWED);
+	sessions_signal_all(bed.sessions, SIGKILL);
+	loop_run(bed.loop);
+	close_bed(&bed);
+}
+
+/* Its owner is told that the device of a session is no longer given. */
+static void take_from(const char *script)
+{
+	struct bed bed;
+
+	open_bed(&bed);
+	(void)start(&bed, ADDRESS_XEN, script, &events);
+	while (sessions_count_devices(bed.sessions) == 0)
+		turn(&bed);
+	sessions_judge(bed.sessions);
+	turn(&bed);
+	assert_int_equal(bed.num_ended, 0);
+
+	(void)snprintf(bed.config->virtuals[0].to.domains.names[0],
+		       POLICY_NAME_BYTES, "u1");
+	sessions_judge(bed.sessions);
+	sessions_judge(bed.sessions);
+	loop_run(bed.loop);
+	assert_int_equal(bed.num_ended, 1);
+	assert_int_equal(bed.status, EXIT_NOT_ALLOWED);
+	assert_string_equal(bed.why, "the device is not given to you any more");
+	close_bed(&bed);
+}
+
+static void a_device_that_is_no_longer_given_is_taken_back(void **state)
+{
+	(void)state;
+	take_from("open:zero0 wait");
+	take_from("stay open:zero0 wait");
+}
+
 static int make_dir(void **state)
 {
 	(void)state;
@@ -415,6 +536,11 @@ int main(int argc, char **argv)
 		cmocka_unit_test(every_end_has_a_status_and_words),
 		cmocka_unit_test(one_that_nobody_owns_ends_in_silence),
 		cmocka_unit_test(limits_count_a_peers_sessions_and_everybodys),
+		cmocka_unit_test(over_tls_who_it_is_comes_first_and_once),
+		cmocka_unit_test(
+			who_has_proved_itself_counts_by_its_name_and_not_its_address),
+		cmocka_unit_test(
+			a_device_that_is_no_longer_given_is_taken_back),
 	};
 
 	if (argc == SESSION_ARGV_COUNT &&

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Who a session's peer has proved to be, and whether it may still have what it
+ * has: by its certificate, and by the rules.
+ */
+#include "gateway/sessions.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "gateway/ipc.h"
+#include "gateway/remote_name.h"
+#include "gateway/remotes.h"
+#include "gateway/sessions_private.h"
+#include "vchan-transport/log.h"
+#include "vchan-transport/loop.h"
+
+/* For a session to put its device back; its peer's end is not waited for. */
+#define END_LIMIT_MS 800
+
+/* ---- ending one ---- */
+
+static void on_kill_time(void *arg)
+{
+	const struct session *s = arg;
+
+	log_warn("session %d (%s): killed: it has not ended within %d ms",
+		 (int)s->pid, s->peer.name, END_LIMIT_MS);
+	(void)kill(s->pid, SIGKILL);
+}
+
+/* `why` for the log, `peer_why` for its peer, where that can be told. */
+static void take_back(struct session *s, const char *why, const char *peer_why)
+{
+	if (s->taken_back)
+		return;
+	s->taken_back = peer_why;
+	log_warn("session %d (%s, %s): is ended: %s", (int)s->pid, s->peer.name,
+		 s->busid[0] != '\0' ? s->busid : "no device", why);
+	if (loop_timer_start(s->sessions->loop, END_LIMIT_MS, 0, on_kill_time,
+			     s, &s->kill_timer) < 0)
+		(void)kill(s->pid, SIGKILL);
+	else
+		(void)kill(s->pid, SIGTERM);
+}
+
+static bool is_revoked(const struct session *s)
+{
+	return s->is_proved && s->sessions->revocations &&
+	       tls_is_revoked(s->sessions->revocations, s->serial);
+}
+
+static void judge_certificate(struct session *s)
+{
+	if (is_revoked(s))
+		take_back(s, "its certificate is revoked",
+			  "your certificate is revoked");
+}
+
+/* ---- who it is ---- */
+
+/* A name that does not fit whole is none: a part of it may be another's. */
+static void name_for_rules(struct policy_peer *policy,
+			   const struct tls_peer *peer)
+{
+	*policy = (struct policy_peer){ .kind = POLICY_PEER_TLS };
+	if (strlen(peer->name) < sizeof(policy->name))
+		memcpy(policy->name, peer->name, strlen(peer->name));
+	memcpy(policy->pin, peer->pin, strlen(peer->pin));
+}
+
+int session_on_peer(struct session *s, const struct tls_peer *peer,
+		    const char **ret_why)
+{
+	struct sessions_peer *known = &s->peer;
+	char address[sizeof(known->name)];
+	char key[sizeof(known->key)];
+
+	*ret_why = "it proved what it was not asked for";
+	if (known->kind != ADDRESS_TLS || s->is_proved)
+		return -EPROTO;
+	s->is_proved = true;
+	memcpy(s->serial, peer->serial, sizeof(s->serial));
+	memcpy(address, known->name, sizeof(address));
+	ipc_name_peer(known->name, peer, address);
+	name_for_rules(&known->policy, peer);
+	(void)snprintf(key, sizeof(key), "tls %s",
+		       known->policy.name[0] != '\0' ? known->policy.name
+						     : known->policy.pin);
+	s->is_crowded = sessions_is_crowded(s->sessions, key);
+	memcpy(known->key, key, sizeof(known->key));
+	log_info("session %d (%s): certificate %s", (int)s->pid, known->name,
+		 s->serial);
+	judge_certificate(s);
+	return 0;
+}
+
+/* ---- whether it still holds ---- */
+
+void sessions_set_revocations(struct sessions *sessions,
+			      struct tls_revocations *revocations)
+{
+	tls_revocations_free(sessions->revocations);
+	sessions->revocations = revocations;
+}
+
+/* What it has; of other gateways' devices only the remotes know. */
+static bool is_given(const struct session *s)
+{
+	const struct sessions *sessions = s->sessions;
+
+	if (s->busid[0] == '\0')
+		return true;
+	if (remote_name_is_one(s->busid))
+		return !sessions->remotes ||
+		       remotes_is_given(sessions->remotes, s->busid,
+					&s->peer.policy);
+	return registry_is_given(sessions->registry, s->busid, &s->peer.policy);
+}
+
+void sessions_judge(struct sessions *sessions)
+{
+	for (struct session *s = sessions->first; s; s = s->next) {
+		judge_certificate(s);
+		if (!is_given(s))
+			take_back(s, "no rule gives it this device any more",
+				  "the device is not given to you any more");
+	}
+}
