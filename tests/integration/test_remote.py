@@ -3,6 +3,7 @@
 """Passing on: a client uses, at a gateway, the devices that another one has."""
 
 import os
+import signal
 import struct
 
 from fake_gateway import FakeGateway, describe, op, reply_submit
@@ -315,13 +316,24 @@ def test_rules_judge_by_what_the_device_says(bench):
     taken(b, "1-1@a").close()
     b.write_config(rule.format('serial = "other"') +
                    remote("a", a.address))
-    b.signal(1)
+    b.signal(signal.SIGHUP)
     b.wait_log("configuration reloaded")
     wait_until(lambda: not dialers(a), "the device is free")
     assert status_of(b, "1-1@a") == ST_NODEV
     b.wait_log("1-1@a is refused: no export rule matches")
     wait_until(lambda: not dialers(a), "the device was let go")
     a.close()
+
+
+def test_a_rule_that_is_gone_takes_the_device_back(bench):
+    a = bench.gateway(ZERO)
+    b = pass_on(bench, a)
+    with taken(b, "zero0@a") as client:
+        b.write_config(remote("a", f"tcp:127.0.0.1:{a.port}"))
+        b.signal(signal.SIGHUP)
+        assert client.is_at_end()
+    b.wait_log("no rule gives it this device any more")
+    wait_until(lambda: has_nothing_left(b, a), "all is gone")
 
 
 def test_a_device_that_is_another_one_than_listed_is_not_given(bench):
