@@ -61,6 +61,11 @@ int channel_lock_take(const char *dir, unsigned domid, unsigned channel,
 	return 0;
 }
 
+void channel_lock_release(int fd)
+{
+	(void)flock(fd, LOCK_UN);
+}
+
 /* When the process was started, field 22 of stat; 0: it is not there. */
 static uint64_t start_of(pid_t pid)
 {

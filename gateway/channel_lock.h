@@ -25,6 +25,11 @@ struct channel_note {
 /* 0 with a descriptor, the caller's, that is the lock; -EBUSY; -errno. */
 int channel_lock_take(const char *dir, unsigned domid, unsigned channel,
 		      int *ret_fd);
+/*
+ * Its session has ended.  Closing does not do: another session that is being
+ * started has a copy of the descriptor until its exec.
+ */
+void channel_lock_release(int fd);
 /* Says who has it from now on; `started_at` is filled in. */
 int channel_lock_note(int fd, struct channel_note *note);
 

@@ -64,6 +64,8 @@ static void finish(struct xen_channel *c, enum exit_status status,
 	char busid[USBIP_BUSID_BYTES];
 
 	memcpy(busid, c->note.busid, sizeof(busid));
+	if (c->lock_fd >= 0)
+		channel_lock_release(c->lock_fd);
 	forget_process(c);
 	channel_lock_remove(host->runtime_dir, host->guest, c->number);
 	xen_link_ended(c->link, status, why);
@@ -159,6 +161,7 @@ static int start_session(struct xen_channel *c, uint32_t ring_bytes)
 	r = sessions_start(host->sessions, c->lock_fd, &peer, &session_events,
 			   c, &c->pid);
 	if (r < 0) {
+		channel_lock_release(c->lock_fd);
 		forget_process(c);
 		channel_lock_remove(host->runtime_dir, host->guest, c->number);
 		return r;

@@ -40,6 +40,8 @@ static struct fake_session {
 	struct sessions_peer peer;
 } fake_sessions[MAX_SESSIONS];
 static unsigned num_started;
+/* A copy of the last lock, as another session has it before its exec. */
+static int lock_copy = -1;
 
 int sessions_start(struct sessions *sessions, int fd,
 		   const struct sessions_peer *peer,
@@ -47,7 +49,8 @@ int sessions_start(struct sessions *sessions, int fd,
 		   pid_t *ret_pid)
 {
 	(void)sessions;
-	(void)fd;
+	(void)close(lock_copy);
+	lock_copy = dup(fd);
 	for (size_t i = 0; i < MAX_SESSIONS; i++) {
 		struct fake_session *s = &fake_sessions[i];
 
@@ -189,6 +192,8 @@ static int tear_down(void **state)
 	(void)state;
 	wants_free(env.wants);
 	fake_loop_sweep();
+	(void)close(lock_copy);
+	lock_copy = -1;
 	hold_note_remove(env.runtime_dir, UUID1);
 	assert_int_equal(rmdir(env.runtime_dir), 0);
 	return 0;

@@ -317,6 +317,22 @@ static void test_a_word_of_whom_it_does_not_serve_is_not_heard(void **state)
 	finish(g);
 }
 
+static void test_a_lock_whose_session_has_ended_locks_nothing(void **state)
+{
+	struct guest *g;
+
+	(void)state;
+	g = reach(GUEST_SERVING);
+	assert_true(lock_copy >= 0);
+	say(g, "3", NULL);
+	end_session(3);
+	fake_loop_run(GUEST_LOOK_MS);
+	say(g, "3", "00000000000000a2 ask 0");
+	grant(3);
+	assert_true(our_word_has(OURS "/3", "open"));
+	finish(g);
+}
+
 static void test_a_new_name_is_judged_by_the_rules(void **state)
 {
 	struct guest *g;
@@ -365,6 +381,7 @@ int main(void)
 		TEST(test_a_domain_without_nodes_is_served_until_it_is_dead),
 		TEST(test_a_number_that_is_another_domains_is_not_served),
 		TEST(test_a_word_of_whom_it_does_not_serve_is_not_heard),
+		TEST(test_a_lock_whose_session_has_ended_locks_nothing),
 		TEST(test_a_new_name_is_judged_by_the_rules),
 		TEST(test_what_is_no_peer_is_nobody),
 	};
