@@ -86,7 +86,8 @@ def attach_once(b, agent):
     with agent.client() as client:
         client.import_("zero0")
         assert client.get_descriptor(1).actual_length == 18
-    wait_until(lambda: not b.has_note("zero0"), "it is free")
+    claim = os.path.join(b.gateway.runtime_dir, "zero0.lock")
+    wait_until(lambda: not os.path.exists(claim), "it is free")
 
 
 def lines_about(gateway, domid):
