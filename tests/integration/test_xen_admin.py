@@ -286,8 +286,7 @@ def test_askers_beyond_the_limit_are_sent_away_and_others_come_later(bench):
 
 def test_the_command_line_is_judged_before_anybody_is_asked(_):
     for args in (["attach", "--to", "a", "-r", "xen:0", "-b", "1-1"],
-                 ["attach", "--to", "a"], ["attach", "--persist", "-r",
-                                           "xen:0", "-b", "1-1"],
+                 ["attach", "--to", "a"], ["attach", "--persist", "-b", "1-1"],
                  ["detach", "--from", "a"], ["detach", "-p", "1", "-b", "1-1"],
                  ["detach", "-p", "1", "--from", "a"],
                  ["detach", "--from", "a", "-b", "a b"],
