@@ -57,6 +57,7 @@ class Lab:
         self.config = config
         self.gateway = bench.prepare("", args)
         self.port = bench.free_port()
+        self.address = f"tls:127.0.0.1:{self.port}"
         self.write_config(config)
         self.gateway.start()
 
