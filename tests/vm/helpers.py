@@ -21,7 +21,7 @@ AGENT = '/xusbip/build/xusbip-frontend'
 GATEWAY_ADDRESS = 'unix:/run/gateway.sock'
 GATEWAY_DIR = '/run/gateway'
 RECORDS = '/var/run/vhci_hcd'
-PROCESSES = ('xusbip-session', 'xusbip-link', 'xusbip-keeper',
+PROCESSES = ('xusbip-session', 'xusbip-dialer', 'xusbip-link', 'xusbip-keeper',
              'xusbip-standby', 'xusbip-serve')
 USBTEST = '/xusbip/build/tests/vm/usbtest'
 # What a SourceSink gadget on dummy_hcd passes without USB/IP. Isochronous and
@@ -147,24 +147,28 @@ def wait_vhci_ports_free(guest, limit=10):
 
 # Gateway and frontend
 
-def start_gateway(guest, config, listen=(GATEWAY_ADDRESS,)):
-    """A Job of xusbip-gateway, which is ready. `config` is what it exports."""
+def start_gateway(guest, config, listen=(GATEWAY_ADDRESS,), name='gateway'):
+    """A Job of xusbip-gateway, which is ready. `config` is what it exports.
+    /run/NAME.conf and the folder /run/NAME are its own."""
     addresses = ', '.join(f'"{address}"' for address in listen)
-    guest.check(f'''cat > /run/gateway.conf <<'END'
+    guest.check(f'''cat > /run/{name}.conf <<'END'
 listen = {{ {addresses} }}
-runtime_dir = "{GATEWAY_DIR}"
+runtime_dir = "/run/{name}"
 {config}
 END''')
-    gateway = guest.spawn(f'{GATEWAY} --debug -c /run/gateway.conf')
+    gateway = guest.spawn(f'{GATEWAY} --debug -c /run/{name}.conf')
     wait_for_line(gateway, 'ready')
     return gateway
 
 
-def start_agent(guest, gateway=GATEWAY_ADDRESS, listen='127.0.0.1:3240'):
-    """A Job of xusbip-frontend, which is ready."""
+def start_agent(guest, gateway=GATEWAY_ADDRESS, listen='127.0.0.1:3240',
+                config=''):
+    """A Job of xusbip-frontend, which is ready. `config` is what is to stay
+    attached."""
     guest.check(f'''cat > /run/frontend.conf <<'END'
 listen = {{ "{listen}" }}
 gateways = {{ "{gateway}" }}
+{config}
 END''')
     agent = guest.spawn(f'{AGENT} --debug -c /run/frontend.conf')
     wait_for_line(agent, 'ready')
@@ -190,17 +194,21 @@ def detach(guest, port):
     guest.check(f'{XUSBIP} detach -p {port.port}')
 
 
-def wait_nothing_left(guest, limit=5):
+def wait_nothing_left(guest, limit=5, gateways=('gateway',)):
     """All attachments have ended: no port, process, record or claim is left.
 
-    The gateway and the agent themselves go on.
+    The gateways, of which the names are given, and the agent go on.
     """
     wait_vhci_ports_free(guest, limit)
-    wait_for('the processes of the attachment have ended',
-             lambda: not [name for name in PROCESSES if pids(guest, name)],
-             limit)
+    wait_until(guest, f'! pgrep -x -r R,S,D,T "{"|".join(PROCESSES)}"', limit)
     wait_until(guest, f'! [ -e {RECORDS} ]', limit)
-    wait_until(guest, f'! ls {GATEWAY_DIR}/*.lock', limit)
+    for name in gateways:
+        wait_claims_gone(guest, name, limit)
+
+
+def wait_claims_gone(guest, gateway='gateway', limit=5):
+    """All devices of a gateway are free."""
+    wait_until(guest, f'! ls /run/{gateway}/*.lock', limit)
 
 
 # Gadgets
