@@ -235,9 +235,10 @@ demo: all	## a guest takes a virtual disk of this machine, step by step
 demo-xen: tests	## the same on real Xen: dom0 and a guest without a network
 	$(Q)tests/demo-xen
 
-bench: tests	## instructions per operation, beside the kernel's own; on Xen too
+bench: tests	## instructions per operation, beside the kernel's own; TLS, Xen too
 	$(Q)tests/xen/xen-image
 	$(Q)tests/bench/run
+	$(Q)tests/bench/run-tls
 	$(Q)tests/bench/run-xen
 
 # ---- lint -------------------------------------------------------------------
