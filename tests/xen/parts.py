@@ -26,6 +26,14 @@ def start_gateway(xen, config, gntalloc_limit=GNTALLOC_LIMIT):
     return helpers.start_gateway(xen, 'xen = true\n' + config, listen=())
 
 
+def reload(domain, job):
+    """Returns when the daemon has read its configuration anew."""
+    words = 'configuration reloaded'
+    known = job.log().count(words)
+    domain.check(f'kill -HUP {job.pid}')
+    helpers.wait_for(words, lambda: job.log().count(words) > known)
+
+
 def start_agent(domain):
     """A Job of the guest's agent, which is ready; its configuration is empty."""
     agent = domain.spawn(f'{helpers.AGENT} --debug -c /dev/null')

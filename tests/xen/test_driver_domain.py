@@ -107,22 +107,14 @@ def kill(domain, job):
     assert job.wait() == 128 + signal.SIGKILL
 
 
-def reload(domain, job):
-    """Returns when the daemon has read its configuration anew."""
-    words = 'configuration reloaded'
-    known = job.log().count(words)
-    domain.check(f'kill -HUP {job.pid}')
-    helpers.wait_for(words, lambda: job.log().count(words) > known)
-
-
 def change_rules(usbvm, expression):
     usbvm.check(f"sed -i '{expression}' {GATEWAY_CONFIG}")
-    reload(usbvm, usbvm.gateway)
+    parts.reload(usbvm, usbvm.gateway)
 
 
 def change_pairs(xen, config):
     write(xen, MANAGER_CONFIG, config)
-    reload(xen, xen.manager)
+    parts.reload(xen, xen.manager)
 
 
 def until_it_succeeds(domain, command):

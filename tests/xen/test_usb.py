@@ -15,6 +15,7 @@ import bed  # noqa: E402
 import events  # noqa: E402
 import helpers  # noqa: E402
 import parts  # noqa: E402
+import tls  # noqa: E402
 from parts import REMOTE, check_refused, check_xusbip, xusbip  # noqa: E402
 from xen import DOMU_WORDS, Xen  # noqa: E402
 
@@ -271,6 +272,37 @@ def check_first_sectors(xen, u1, ports):
         disk = helpers.block_device(u1, port.busid, limit=40)
         assert parts.digest_within(u1, f'/dev/{disk}') == parts.digest(
             parts.image_path(xen, f'{name}.img')), name
+
+
+@bed.test(limit=240)
+def a_guest_without_a_network_uses_a_device_of_another_host(xen):
+    u1 = get_user(xen)
+    tls.issue(xen, '/run/lab', 'gateway', 'lab', '127.0.0.1')
+    tls.issue(xen, '/run/dom0', 'client', 'dom0')
+    xen.check(f'''cat > /run/lab.conf <<'END'
+listen = {{ "tls:127.0.0.1" }}
+runtime_dir = "/run/lab/xusbip"
+tls_dir = "/run/lab"
+disk "far" {{ image = "/share/small.img" peers = {{ "dom0" }} }}
+END
+cp /run/gateway.conf /run/gateway.conf.before
+cat >> /run/gateway.conf <<'END'
+remote "lab" {{ address = "tls:127.0.0.1" tls_dir = "/run/dom0" }}
+export {{ remote = "lab" domains = {{ "u1" }} }}
+END''')
+    lab = xen.spawn(f'{helpers.GATEWAY} -c /run/lab.conf')
+    helpers.wait_for_line(lab, 'ready')
+    parts.reload(xen, xen.gateway)
+
+    assert 'far@lab' in listed(u1)
+    port = helpers.attach(u1, 'far@lab', REMOTE)
+    parts.rewrite(u1, helpers.block_device(u1, port.busid),
+                  parts.image_path(xen, 'small.img'))
+
+    lab.stop()
+    helpers.wait_nothing_left(u1, limit=20)
+    xen.check('mv /run/gateway.conf.before /run/gateway.conf')
+    parts.reload(xen, xen.gateway)
 
 
 @bed.test(limit=540)
