@@ -34,12 +34,13 @@ class Ca:
     def __init__(self, bench, name="ca", is_made=True):
         self.bench = bench
         self.dir = os.path.join(bench.dir, name)
+        self.program = PROGRAM
         if is_made:
             self.do("init")
 
     def run(self, *args, **options):
         return subprocess.run(
-            [PROGRAM, "--dir", self.dir, *args], stdin=subprocess.DEVNULL,
+            [self.program, "--dir", self.dir, *args], stdin=subprocess.DEVNULL,
             capture_output=True, text=True, timeout=2 * LIMIT_S, check=False,
             **options)
 

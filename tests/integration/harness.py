@@ -17,6 +17,7 @@ cleaned up after it. When it fails, the logs are shown.
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -211,6 +212,14 @@ class Bench:
         path = os.path.join(self.dir, name)
         with open(path, "wb") as file:
             file.write(content)
+        return path
+
+    def for_everybody(self, program):
+        """A copy that each user can run: this tree may be in a private
+        folder."""
+        os.chmod(self.dir, 0o755)
+        path = shutil.copy(program, self.dir)
+        os.chmod(path, 0o755)
         return path
 
     def prepare(self, config="", args=(), env=None):

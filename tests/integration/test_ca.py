@@ -230,7 +230,7 @@ def test_a_folder_without_a_ca_is_no_ca(bench):
 
 def test_who_may_not_read_and_write_the_folder_is_told_so(bench):
     ca = Ca(bench)
-    os.chmod(bench.dir, 0o755)
+    ca.program = bench.for_everybody(ca.program)
     user = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
     before = ca.tree()
 
@@ -238,8 +238,9 @@ def test_who_may_not_read_and_write_the_folder_is_told_so(bench):
         assert "not permitted" in ca.refuse(NOT_ALLOWED, *args, **user)
     os.chmod(ca.dir, 0o755)
     assert "not permitted" in ca.refuse(NOT_ALLOWED, "list", **user)
-    assert "Permission denied" in Ca(bench, "new", is_made=False).refuse(
-        NOT_ALLOWED, "init", **user)
+    ca.dir = os.path.join(bench.dir, "new")
+    assert "Permission denied" in ca.refuse(NOT_ALLOWED, "init", **user)
+    ca.dir = os.path.join(bench.dir, "ca")
 
     assert ca.tree() == before
 

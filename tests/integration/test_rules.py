@@ -92,7 +92,7 @@ def listed(gateway):
 def list_as(gateway, uid):
     """What a user of this machine is shown over the Unix socket."""
     done = subprocess.run(
-        [XUSBIP, "list", "-r", f"unix:{gateway.socket}", "--json"],
+        [gateway.bench.for_everybody(XUSBIP), "list", "-r", f"unix:{gateway.socket}", "--json"],
         user=uid, group=uid, extra_groups=[], capture_output=True, text=True,
         timeout=LIMIT_S, check=False)
     assert done.returncode == EXIT_OK, done
@@ -124,7 +124,6 @@ def line_of(gateway, text):
 def test_a_user_gets_what_names_it_and_what_names_nobody(bench):
     if os.geteuid() != 0:
         raise Skip("only root can be two users")
-    os.chmod(bench.dir, 0o755)
     gateway = bench.gateway(
         'socket_mode = "0666"\n'
         'zero "all" { }\n'
