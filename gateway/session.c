@@ -422,11 +422,9 @@ static int grant_channel(struct session *s)
 		return r;
 	}
 	r = ipc_ask(o->manager_fd, IPC_GRANTED, NULL);
-	if (r < 0) {
+	if (r < 0)
 		log_warn("%s: no channel: the manager does not listen: %s",
 			 o->peer, strerror(-r));
-		channel_free(s->channel);
-	}
 	return r;
 }
 
