@@ -22,7 +22,8 @@ CCID = '08e6:4433'
 MTP = '46f4:0004'
 CONFIG = '\n'.join(
     f'export {{ vendor = "{vendor}" }}'
-    for vendor in ('46f4', '0627', '0403', '08e6'))
+    for vendor in ('46f4', '0403', '08e6')) + '''
+export { vendor = "0627" interfaces_any = { "03" } }'''
 
 STICK_BYTES = 16 << 20
 NUM_KEYS = 40
