@@ -200,7 +200,8 @@ class Domain(Commands):
         `seen` is a domid that it had before, not to be taken again."""
         status, output = self.xen.run(f'''
 until id=$(xl domid {self.name} 2> /dev/null) && [ "$id" != "{seen}" ] &&
-      tty=$(xenstore-read /local/domain/$id/console/tty 2> /dev/null); do
+      tty=$(xenstore-read /local/domain/$id/console/tty 2> /dev/null) &&
+      [ -n "$tty" ]; do
 	if [ $SECONDS -ge {limit * self.xen.slowdown} ]; then
 		tail -n {TAIL_LINES} /var/log/xen/console/guest-{self.name}.log
 		exit 1
