@@ -116,3 +116,23 @@ void tls_bed_part(struct tls_bed_gateway *gateway, struct tls_bed_end *client)
 	gateway->end.channel = NULL;
 	client->channel = NULL;
 }
+
+int tls_bed_set_up(void **state)
+{
+	static struct tls_bed bed;
+
+	tls_bed_make(&bed);
+	*state = &bed;
+	return 0;
+}
+
+int tls_bed_tear_down(void **state)
+{
+	tls_bed_free(*state);
+	return 0;
+}
+
+uint64_t tls_bed_soon(void)
+{
+	return clock_ms() + TLS_BED_LIMIT_MS;
+}

@@ -30,6 +30,13 @@ struct tls_bed {
 void tls_bed_make(struct tls_bed *bed);
 void tls_bed_free(struct tls_bed *bed);
 
+/* One for each test of a program, as cmocka wants it: 0. */
+int tls_bed_set_up(void **state);
+int tls_bed_tear_down(void **state);
+
+/* A deadline that only a fault reaches. */
+uint64_t tls_bed_soon(void);
+
 /* What a good certificate looks like. */
 extern const struct tls_files_leaf tls_bed_gateway_leaf;
 extern const struct tls_files_leaf tls_bed_client_leaf;

@@ -26,7 +26,7 @@ import tempfile
 import time
 import traceback
 
-from usbip_client import UsbipClient
+from usbip_client import ST_DEV_BUSY, ST_OK, Refused, UsbipClient
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))))
@@ -149,6 +149,28 @@ class Gateway:
         """Does the manager know of each session's end that it started?"""
         log = self.log()
         return log.count(": started") == log.count(": ended: ")
+
+    def import_status(self, busid):
+        """What importing is answered with; the connection is closed again."""
+        with self.client() as client:
+            try:
+                client.import_(busid)
+                return ST_OK
+            except Refused as refused:
+                return refused.status
+
+    def import_when_free(self, busid):
+        """A client that has the device, once it is free."""
+        def attempt():
+            client = self.client()
+            try:
+                client.import_(busid)
+                return client
+            except Refused as refused:
+                client.close()
+                assert refused.status == ST_DEV_BUSY, refused.status
+                return None
+        return wait_until(attempt, f"{busid} is free")
 
     def session_of(self, client):
         """Process id of the session that serves this TCP client."""

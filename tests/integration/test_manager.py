@@ -23,30 +23,6 @@ def disk(bench, options=""):
     return f'disk "stick" {{ image = "{path}" {options} }}\n'
 
 
-def import_status(gateway, busid):
-    """What importing is answered with; the connection is closed again."""
-    with gateway.client() as client:
-        try:
-            client.import_(busid)
-            return ST_OK
-        except Refused as refused:
-            return refused.status
-
-
-def import_when_free(gateway, busid):
-    """A client that has the device, once it is free."""
-    def attempt():
-        client = gateway.client()
-        try:
-            client.import_(busid)
-            return client
-        except Refused as refused:
-            client.close()
-            assert refused.status == ST_DEV_BUSY, refused.status
-            return None
-    return wait_until(attempt, f"{busid} is free")
-
-
 def answers(client):
     """Does the imported device answer?"""
     return client.get_descriptor(1, length=18).actual_length == 18
@@ -180,7 +156,7 @@ def test_a_second_gateway_on_the_same_directory_is_refused(bench):
     done = bench.run("-c", second.config_path)
     assert done.returncode == EXIT_FAILED
     assert "another xusbip-gateway uses it" in done.stderr
-    assert import_status(first, "zero0") == ST_OK
+    assert first.import_status("zero0") == ST_OK
 
 
 def test_a_stale_socket_is_replaced_and_a_live_one_is_not(bench):
@@ -246,13 +222,13 @@ def test_a_device_that_is_not_there_is_answered_with_nodev(bench):
     gateway = bench.gateway(ZERO)
     for busid in ("nothing", "", "1-1", "usb1", "../zero0", b"x" * 32,
                   b"\xff\n\x1b[2J"):
-        assert import_status(gateway, busid) == ST_NODEV, busid
-    assert import_status(gateway, "zero0") == ST_OK
+        assert gateway.import_status(busid) == ST_NODEV, busid
+    assert gateway.import_status("zero0") == ST_OK
 
 
 def test_a_device_with_a_missing_image_is_answered_with_an_error(bench):
     gateway = bench.gateway('disk "stick" { image = "/no/such/image" }\n')
-    assert import_status(gateway, "stick") == ST_DEV_ERR
+    assert gateway.import_status("stick") == ST_DEV_ERR
     gateway.wait_log("stick is refused: .*No such file")
 
 
@@ -260,9 +236,9 @@ def test_an_imported_device_answers_and_a_second_import_is_busy(bench):
     gateway = bench.gateway(ZERO)
     with gateway.client() as client:
         client.import_("zero0")
-        assert import_status(gateway, "zero0") == ST_DEV_BUSY
+        assert gateway.import_status("zero0") == ST_DEV_BUSY
         assert answers(client)
-    import_when_free(gateway, "zero0").close()
+    gateway.import_when_free("zero0").close()
 
 
 def test_a_session_that_is_killed_frees_its_device_at_once(bench):
@@ -275,7 +251,7 @@ def test_a_session_that_is_killed_frees_its_device_at_once(bench):
         os.kill(pid, signal.SIGKILL)
 
         assert client.is_at_end()
-    with import_when_free(gateway, "stick") as client:
+    with gateway.import_when_free("stick") as client:
         assert answers(client)
     gateway.wait_log(rf"session {pid} .*killed by signal 9")
 
@@ -299,11 +275,11 @@ def test_sessions_live_on_when_the_manager_is_killed(bench):
 
         assert answers(client)
         gateway.start()
-        assert import_status(gateway, "zero0") == ST_DEV_BUSY
+        assert gateway.import_status("zero0") == ST_DEV_BUSY
         with gateway.client() as other:
             assert "zero0" in other.devlist()
         assert answers(client)
-    import_when_free(gateway, "zero0").close()
+    gateway.import_when_free("zero0").close()
 
 
 def test_an_orphan_that_is_killed_frees_its_device_for_the_next_manager(bench):
@@ -315,7 +291,7 @@ def test_an_orphan_that_is_killed_frees_its_device_for_the_next_manager(bench):
         gateway.start()
         os.kill(pid, signal.SIGKILL)
         assert client.is_at_end()
-    import_when_free(gateway, "zero0").close()
+    gateway.import_when_free("zero0").close()
     lock = os.path.join(gateway.runtime_dir, "zero0.lock")
     wait_until(lambda: not os.path.exists(lock), "its lock file is removed")
 
@@ -336,11 +312,11 @@ def test_a_lock_that_a_dead_session_left_is_removed_at_the_start(bench):
 def test_a_hundred_attachments_leave_nothing_behind(bench):
     gateway = bench.gateway(ZERO)
     count = f"/proc/{gateway.process.pid}/fd"
-    import_when_free(gateway, "zero0").close()
+    gateway.import_when_free("zero0").close()
     wait_until(gateway.has_settled, "no session")
     before = len(os.listdir(count))
     for _ in range(100):
-        import_when_free(gateway, "zero0").close()
+        gateway.import_when_free("zero0").close()
     wait_until(gateway.has_settled, "no session")
     wait_until(lambda: len(os.listdir(count)) == before,
                "as many descriptors as before")
@@ -444,7 +420,7 @@ def test_sighup_reads_rules_and_virtual_devices_again(bench):
 
         with gateway.client() as lister:
             assert list(lister.devlist()) == ["other"]
-        assert import_status(gateway, "zero0") == ST_NODEV
+        assert gateway.import_status("zero0") == ST_NODEV
         assert loser.is_at_end()
         assert answers(client)
 
@@ -454,7 +430,7 @@ def test_a_bad_file_at_sighup_keeps_the_old_configuration(bench):
     gateway.write_config("nonsense = 1\n")
     gateway.signal(signal.SIGHUP)
     gateway.wait_log(r"not reloaded.*\.conf:\d+: .*nonsense")
-    assert import_status(gateway, "zero0") == ST_OK
+    assert gateway.import_status("zero0") == ST_OK
 
 
 def test_changed_listeners_at_sighup_wait_for_a_restart(bench):
@@ -463,7 +439,7 @@ def test_changed_listeners_at_sighup_wait_for_a_restart(bench):
         f'listen = {{ "tcp:127.0.0.1:{bench.free_port()}" }}\n' + ZERO)
     gateway.signal(signal.SIGHUP)
     gateway.wait_log("apply when the gateway is restarted")
-    assert import_status(gateway, "zero0") == ST_OK
+    assert gateway.import_status("zero0") == ST_OK
 
 
 # Peers that say nothing, or nonsense.

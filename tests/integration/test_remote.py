@@ -12,7 +12,7 @@ from remote_bed import (CONFIGURATION, GIVE_ALL, FakeDevice,
                         device_descriptor, dialers, pass_on, remote, string)
 from usbip_client import (IN, OUT, REP_DEVLIST, REP_IMPORT, REQ_DEVLIST,
                           REQ_IMPORT, RET_UNLINK, ST_DEV_BUSY, ST_DEV_ERR,
-                          ST_NODEV, ST_OK, Closed, IsoPacket, Refused)
+                          ST_NODEV, ST_OK, Closed, IsoPacket)
 
 ZERO = 'zero "zero0" { }\n'
 EPIPE, ECONNRESET = 32, 104
@@ -22,30 +22,6 @@ SECTOR = 512
 def disk(bench, name, content):
     path = bench.file(name, content)
     return f'disk "{name}" {{ image = "{path}" high_speed = true }}\n'
-
-
-def status_of(gateway, busid):
-    """What importing is answered with."""
-    with gateway.client() as client:
-        try:
-            client.import_(busid)
-            return ST_OK
-        except Refused as refused:
-            return refused.status
-
-
-def taken(gateway, busid):
-    """A client that has the device, once it is free."""
-    def attempt():
-        client = gateway.client()
-        try:
-            client.import_(busid)
-            return client
-        except Refused as refused:
-            client.close()
-            assert refused.status == ST_DEV_BUSY, refused.status
-            return None
-    return wait_until(attempt, f"{busid} is free")
 
 
 def answers(client):
@@ -120,7 +96,7 @@ def test_a_device_two_gateways_away_is_used(bench):
     c = bench.gateway(GIVE_ALL + remote("b", f"unix:{b.socket}"))
     with c.client() as client:
         assert list(client.devlist()) == ["zero0@a@b"]
-    with taken(c, "zero0@a@b") as client:
+    with c.import_when_free("zero0@a@b") as client:
         client.set_configuration(2)
         data = os.urandom(5000)
         client.bulk_out(1, data)
@@ -149,7 +125,7 @@ def test_gateways_that_pass_on_each_other_answer_a_list(bench):
 def test_strings_bulk_data_and_settings_pass(bench):
     a = bench.gateway(ZERO)
     b = pass_on(bench, a)
-    with taken(b, "zero0@a") as client:
+    with b.import_when_free("zero0@a") as client:
         assert client.get_descriptor(1, length=18).data[8:12] == \
             b"\x25\x05\xa0\xa4"
         assert client.get_descriptor(2, 1).data[5] == 2
@@ -166,7 +142,7 @@ def test_strings_bulk_data_and_settings_pass(bench):
 def test_a_halt_is_seen_and_cleared(bench):
     a = bench.gateway(ZERO)
     b = pass_on(bench, a)
-    with taken(b, "zero0@a") as client:
+    with b.import_when_free("zero0@a") as client:
         assert client.bulk_out(1, b"\1\2\3").actual_length == 3
         assert client.bulk_out(1, bytes(3)).status == -EPIPE
         assert client.control_out(0x02, 1, 0, 0x01).status == 0
@@ -176,7 +152,7 @@ def test_a_halt_is_seen_and_cleared(bench):
 def test_the_port_is_reset_there(bench):
     a = bench.gateway(ZERO)
     b = pass_on(bench, a)
-    with taken(b, "zero0@a") as client:
+    with b.import_when_free("zero0@a") as client:
         client.control_out(0x01, 11, 1, 0)
         assert client.control_out(0x23, 3, 4, 1).status == 0
         seqnum = client.submit(3, IN, length=8)
@@ -187,7 +163,7 @@ def test_a_disk_is_read_and_written(bench):
     content = os.urandom(1 << 20)
     a = bench.gateway(disk(bench, "disk0", content))
     b = pass_on(bench, a)
-    with taken(b, "disk0@a") as client:
+    with b.import_when_free("disk0@a") as client:
         got, status = scsi(client, transfer(0x28, 16, 128),
                            length=128 * SECTOR)
         assert status == 0
@@ -202,7 +178,7 @@ def test_a_disk_is_read_and_written(bench):
 def test_a_transfer_that_waits_is_taken_back(bench):
     a = bench.gateway(ZERO)
     b = pass_on(bench, a)
-    with taken(b, "zero0@a") as client:
+    with b.import_when_free("zero0@a") as client:
         client.set_configuration(2)
         waiting = [client.submit(1, IN, length=100) for _ in range(3)]
         unlink = client.wait(client.unlink(waiting[1]))
@@ -218,7 +194,7 @@ def test_isochronous_packets_keep_their_places(bench):
     a = bench.gateway(ZERO)
     b = pass_on(bench, a)
     packets = [IsoPacket(0, 100), IsoPacket(200, 300), IsoPacket(1000, 1024)]
-    with taken(b, "zero0@a") as client:
+    with b.import_when_free("zero0@a") as client:
         client.control_out(0x01, 11, 1, 0)
         reply = client.wait(client.submit(2, IN, length=4096,
                                           packets=packets))
@@ -247,7 +223,7 @@ def test_packed_data_is_spread_as_the_client_laid_it_out(bench):
     a.on_command = answer
     b = pass_on(bench, a)
     packets = [IsoPacket(100, 64), IsoPacket(300, 64), IsoPacket(500, 64)]
-    with taken(b, "1-1@a") as client:
+    with b.import_when_free("1-1@a") as client:
         reply = client.wait(client.submit(3, IN, length=1024,
                                           packets=packets))
         assert reply.data == b"a" * 10 + b"b" * 20 + b"c" * 5, reply
@@ -258,7 +234,7 @@ def test_packed_data_is_spread_as_the_client_laid_it_out(bench):
 def test_answers_wait_for_a_client_that_does_not_read(bench):
     a = bench.gateway(ZERO)
     b = pass_on(bench, a)
-    with taken(b, "zero0@a") as client:
+    with b.import_when_free("zero0@a") as client:
         seqnums = [client.submit(1, IN, length=256 << 10) for _ in range(30)]
         for seqnum in seqnums:
             assert client.wait(seqnum).actual_length == 256 << 10
@@ -270,13 +246,13 @@ def test_answers_wait_for_a_client_that_does_not_read(bench):
 def test_a_device_has_one_user_at_both_gateways(bench):
     a = bench.gateway(ZERO)
     b = pass_on(bench, a)
-    with taken(b, "zero0@a"):
-        assert status_of(b, "zero0@a") == ST_DEV_BUSY
-        assert status_of(a, "zero0") == ST_DEV_BUSY
-    with taken(a, "zero0"):
-        assert status_of(b, "zero0@a") == ST_DEV_BUSY
+    with b.import_when_free("zero0@a"):
+        assert b.import_status("zero0@a") == ST_DEV_BUSY
+        assert a.import_status("zero0") == ST_DEV_BUSY
+    with a.import_when_free("zero0"):
+        assert b.import_status("zero0@a") == ST_DEV_BUSY
         b.wait_log("zero0@a is not opened: .*in use")
-    taken(b, "zero0@a").close()
+    b.import_when_free("zero0@a").close()
 
 
 def test_no_more_than_64_devices_and_questions_are_carried(bench):
@@ -285,12 +261,12 @@ def test_no_more_than_64_devices_and_questions_are_carried(bench):
                                      for i in range(64)))
     other = bench.gateway(ZERO)
     b = pass_on(bench, a, other, config=many + GIVE_ALL)
-    clients = [taken(b, f"z{i}@a") for i in range(64)]
-    assert status_of(b, "zero0@b") == ST_DEV_ERR
+    clients = [b.import_when_free(f"z{i}@a") for i in range(64)]
+    assert b.import_status("zero0@b") == ST_DEV_ERR
     b.wait_log("zero0@b is not opened: too many devices of other gateways")
     clients.pop().close()
     wait_until(lambda: len(dialers(a)) == 63, "one is free")
-    taken(b, "zero0@b").close()
+    b.import_when_free("zero0@b").close()
     assert all(answers(client) for client in clients)
     for client in clients:
         client.close()
@@ -302,7 +278,7 @@ def test_without_a_rule_nothing_is_passed_on(bench):
     b = pass_on(bench, a, config='export { vendor = "0525" }\n')
     with b.client() as client:
         assert client.devlist() == {}
-    assert status_of(b, "zero0@a") == ST_NODEV
+    assert b.import_status("zero0@a") == ST_NODEV
     b.wait_log("zero0@a is refused: no export rule gives this peer anything")
     assert not a.count("started")
 
@@ -313,13 +289,13 @@ def test_rules_judge_by_what_the_device_says(bench):
                                 0x303: string("AB12\u00e9")})
     rule = 'export {{ remote = "a" vendor = "1234" {} }}\n'
     b = pass_on(bench, a, config=rule.format('serial = "AB12\u00e9"'))
-    taken(b, "1-1@a").close()
+    b.import_when_free("1-1@a").close()
     b.write_config(rule.format('serial = "other"') +
                    remote("a", a.address))
     b.signal(signal.SIGHUP)
     b.wait_log("configuration reloaded")
     wait_until(lambda: not dialers(a), "the device is free")
-    assert status_of(b, "1-1@a") == ST_NODEV
+    assert b.import_status("1-1@a") == ST_NODEV
     b.wait_log("1-1@a is refused: no export rule matches")
     wait_until(lambda: not dialers(a), "the device was let go")
     a.close()
@@ -328,7 +304,7 @@ def test_rules_judge_by_what_the_device_says(bench):
 def test_a_rule_that_is_gone_takes_the_device_back(bench):
     a = bench.gateway(ZERO)
     b = pass_on(bench, a)
-    with taken(b, "zero0@a") as client:
+    with b.import_when_free("zero0@a") as client:
         b.write_config(remote("a", f"tcp:127.0.0.1:{a.port}"))
         b.signal(signal.SIGHUP)
         assert client.is_at_end()
@@ -343,7 +319,7 @@ def test_a_device_that_is_another_one_than_listed_is_not_given(bench):
     b = pass_on(bench, a)
     with b.client() as client:
         assert list(client.devlist()) == ["1-1@a"]
-    assert status_of(b, "1-1@a") == ST_NODEV
+    assert b.import_status("1-1@a") == ST_NODEV
     b.wait_log("1-1@a is refused: .*keyboard")
     a.close()
 
@@ -352,9 +328,9 @@ def test_what_the_other_gateway_refuses_is_refused_with_its_reason(bench):
     a = bench.gateway(disk(bench, "gone", bytes(SECTOR)))
     b = pass_on(bench, a)
     os.unlink(os.path.join(bench.dir, "gone"))
-    assert status_of(b, "nothing@a") == ST_NODEV
+    assert b.import_status("nothing@a") == ST_NODEV
     b.wait_log("nothing@a is not opened: .*no such device")
-    assert status_of(b, "gone@a") == ST_DEV_ERR
+    assert b.import_status("gone@a") == ST_DEV_ERR
     b.wait_log("gone@a is not opened: .*the device does not work")
 
 
@@ -362,7 +338,7 @@ def test_names_of_nothing_are_refused_without_a_question(bench):
     a = bench.gateway(ZERO)
     b = pass_on(bench, a)
     for busid in ("zero0@c", "zero0@", "@a", "../zero0@a", "@@a", "zero0@a@"):
-        assert status_of(b, busid) == ST_NODEV, busid
+        assert b.import_status(busid) == ST_NODEV, busid
     assert not a.count("started")
 
 
@@ -376,7 +352,7 @@ def test_each_side_that_is_killed_ends_it_and_nothing_stays(bench):
                "session at the one that has it": a.sessions,
                "dialer": lambda: dialers(a)}
     for name, find in victims.items():
-        with taken(b, "zero0@a") as client:
+        with b.import_when_free("zero0@a") as client:
             assert answers(client), name
             pid, = find()
             os.kill(pid, 9)
@@ -387,20 +363,20 @@ def test_each_side_that_is_killed_ends_it_and_nothing_stays(bench):
 def test_a_device_in_use_outlives_the_manager_that_passed_it_on(bench):
     a = bench.gateway(ZERO)
     b = pass_on(bench, a)
-    with taken(b, "zero0@a") as client:
+    with b.import_when_free("zero0@a") as client:
         b.kill()
         assert answers(client)
         b.start()
         assert answers(client)
-        assert status_of(b, "zero0@a") == ST_DEV_BUSY
-    taken(b, "zero0@a").close()
+        assert b.import_status("zero0@a") == ST_DEV_BUSY
+    b.import_when_free("zero0@a").close()
     wait_until(lambda: has_nothing_left(b, a), "all is gone")
 
 
 def test_a_manager_that_stops_ends_what_it_passes_on(bench):
     a = bench.gateway(ZERO)
     b = pass_on(bench, a)
-    with taken(b, "zero0@a") as client:
+    with b.import_when_free("zero0@a") as client:
         assert b.stop() == 0
         assert client.is_at_end()
     wait_until(lambda: not dialers(a) and not a.sessions(), "all is gone")
@@ -409,15 +385,15 @@ def test_a_manager_that_stops_ends_what_it_passes_on(bench):
 def test_a_gateway_that_stops_takes_its_devices_away(bench):
     a = bench.gateway(ZERO)
     b = pass_on(bench, a)
-    with taken(b, "zero0@a") as client:
+    with b.import_when_free("zero0@a") as client:
         a.stop()
         assert client.is_at_end()
     wait_until(lambda: has_nothing_left(b, a), "all is gone")
     with b.client() as client:
         assert client.devlist() == {}
-    assert status_of(b, "zero0@a") == ST_DEV_ERR
+    assert b.import_status("zero0@a") == ST_DEV_ERR
     a.start()
-    taken(b, "zero0@a").close()
+    b.import_when_free("zero0@a").close()
 
 
 def test_a_client_that_goes_while_it_waits_leaves_no_dialer(bench):
@@ -523,7 +499,7 @@ def test_a_device_whose_descriptors_are_wrong_is_not_given(bench):
     for words, descriptors in bad.items():
         a = FakeDevice(descriptors=descriptors)
         b = pass_on(bench, a)
-        assert status_of(b, "1-1@a") == ST_DEV_ERR, words
+        assert b.import_status("1-1@a") == ST_DEV_ERR, words
         b.wait_log(f"1-1@a is not opened: .*{words}")
         b.stop()
         a.close()
@@ -546,7 +522,8 @@ def test_a_reply_that_was_not_asked_for_ends_the_device_alone(bench):
         a.on_command = lambda connection, command, it=answer: \
             connection.sendall(it(command))
         b = pass_on(bench, a, other)
-        with taken(b, "zero0@b") as witness, taken(b, "1-1@a") as client:
+        with b.import_when_free("zero0@b") as witness, \
+                b.import_when_free("1-1@a") as client:
             client.submit(1, IN, length=100)
             assert client.is_at_end(), words
             b.wait_log(f"1-1@a: the gateway that has it is given up: {words}")
@@ -558,20 +535,20 @@ def test_a_reply_that_was_not_asked_for_ends_the_device_alone(bench):
 def test_a_client_that_breaks_the_protocol_is_refused_here(bench):
     a = bench.gateway(ZERO)
     b = pass_on(bench, a)
-    with taken(b, "zero0@a") as client:
+    with b.import_when_free("zero0@a") as client:
         client.submit(1, IN, length=10, devid=1)
         assert client.is_at_end()
     b.wait_log("a command for another device")
     wait_until(lambda: has_nothing_left(b, a), "all is gone")
     assert not a.count("another device")
-    taken(b, "zero0@a").close()
+    b.import_when_free("zero0@a").close()
 
 
 def test_requests_of_a_gateway_that_does_not_answer_have_a_limit(bench):
     a = FakeDevice()
     a.on_command = lambda connection, command: None
     b = pass_on(bench, a)
-    with taken(b, "1-1@a") as client:
+    with b.import_when_free("1-1@a") as client:
         client.sock.settimeout(15)
         client.submit(0, OUT, setup=bytes((2, 1, 0, 0, 0x81, 0, 0, 0)))
         assert client.is_at_end()

@@ -9,7 +9,7 @@ import signal
 from ca import Ca
 from harness import run, wait_until
 from remote_bed import GIVE_ALL, dialers, pass_on, remote
-from usbip_client import (ST_DEV_ERR, ST_NA, ST_NODEV, ST_OK, Refused)
+from usbip_client import ST_DEV_ERR, ST_NA, ST_NODEV
 
 LAB, ANNEX = "lab.example", "annex.example"
 
@@ -51,15 +51,6 @@ def given_to(*names):
     return f"peers = {{ {peers} }}"
 
 
-def status_of(gateway, busid):
-    with gateway.client() as client:
-        try:
-            client.import_(busid)
-            return ST_OK
-        except Refused as refused:
-            return refused.status
-
-
 def test_a_device_of_another_host_is_used_by_who_has_no_certificate(bench):
     hosts = Hosts(bench)
     lab = hosts.gateway(LAB, f'zero "zero0" {{ {given_to(at(ANNEX))} }}\n'
@@ -77,7 +68,7 @@ def test_a_device_of_another_host_is_used_by_who_has_no_certificate(bench):
         lab.wait_log(rf"{at(ANNEX)} \(127.0.0.1:\d+\): zero0 attached")
     wait_until(lambda: not dialers(lab) and not lab.sessions(),
                "all has ended")
-    assert status_of(annex, "zero1@lab") == ST_NODEV
+    assert annex.import_status("zero1@lab") == ST_NODEV
 
 
 def test_the_other_gateway_has_to_be_who_it_is_said_to_be(bench):
@@ -89,7 +80,7 @@ def test_the_other_gateway_has_to_be_who_it_is_said_to_be(bench):
     with annex.client() as client:
         assert client.devlist() == {}
     annex.wait_log("remote lab: its devices are not listed: .*pin|key")
-    assert status_of(annex, "zero0@lab") == ST_DEV_ERR
+    assert annex.import_status("zero0@lab") == ST_DEV_ERR
 
 
 def test_a_certificate_that_is_revoked_takes_the_device_away(bench):
@@ -102,7 +93,7 @@ def test_a_certificate_that_is_revoked_takes_the_device_away(bench):
         lab.signal(signal.SIGHUP)
         assert client.is_at_end()
     wait_until(lambda: not dialers(lab), "nothing is carried")
-    assert status_of(annex, "zero0@lab") == ST_NA
+    assert annex.import_status("zero0@lab") == ST_NA
     annex.wait_log("zero0@lab is not opened: .*revoked")
 
 

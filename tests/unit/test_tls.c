@@ -19,21 +19,6 @@
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define PATH_BYTES    (TLS_BED_DIR_BYTES + 32)
 
-static int set_up(void **state)
-{
-	static struct tls_bed bed;
-
-	tls_bed_make(&bed);
-	*state = &bed;
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	tls_bed_free(*state);
-	return 0;
-}
-
 static const char *path_of(const struct tls_bed *bed, const char *file)
 {
 	static char path[PATH_BYTES];
@@ -288,7 +273,8 @@ static void pins_are_64_digits_behind_their_name(void **state)
 		assert_int_equal(tls_pin_parse(bad[i], pin), -EINVAL);
 }
 
-#define with_bed(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+#define with_bed(test) \
+	cmocka_unit_test_setup_teardown(test, tls_bed_set_up, tls_bed_tear_down)
 
 int main(void)
 {

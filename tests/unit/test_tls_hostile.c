@@ -27,26 +27,6 @@
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
-static int set_up(void **state)
-{
-	static struct tls_bed bed;
-
-	tls_bed_make(&bed);
-	*state = &bed;
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	tls_bed_free(*state);
-	return 0;
-}
-
-static uint64_t soon(void)
-{
-	return clock_ms() + TLS_BED_LIMIT_MS;
-}
-
 /* -------------------------------------------------------- stock clients */
 
 /* The gateway refuses the client, and the client hears of it by an alert. */
@@ -221,7 +201,7 @@ static void a_handshake_that_dribbles_ends_at_its_limit(void **state)
 	struct tls_bed *bed = *state;
 	struct tls_bed_gateway gateway;
 	struct pollfd polled = { .events = POLLIN };
-	uint64_t limit = soon();
+	uint64_t limit = tls_bed_soon();
 	size_t sent = 0;
 
 	bed->limit_ms = 100;
@@ -254,7 +234,7 @@ static void *call(void *arg)
 	struct call *c = arg;
 
 	c->end.result = channel_tls_connect(c->end.fd, c->context, &wanted,
-					    soon(), &c->end.channel,
+					    tls_bed_soon(), &c->end.channel,
 					    c->end.why);
 	return NULL;
 }
@@ -313,7 +293,8 @@ static void a_gateway_that_knows_no_alpn_gives_no_reasons(void **state)
 	assert_false(channel_tells_reasons(c.end.channel));
 	/* Behind two tickets, which nobody asked for. */
 	assert_int_equal(SSL_write(ssl, "hello", 5), 5);
-	assert_int_equal(channel_read_all(c.end.channel, bytes, 5, soon()), 0);
+	assert_int_equal(
+		channel_read_all(c.end.channel, bytes, 5, tls_bed_soon()), 0);
 	assert_memory_equal(bytes, "hello", 5);
 	channel_free(c.end.channel);
 	SSL_free(ssl);
@@ -370,7 +351,8 @@ static void a_gateway_without_tls_is_told_apart(void **state)
 	}
 }
 
-#define with_bed(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+#define with_bed(test) \
+	cmocka_unit_test_setup_teardown(test, tls_bed_set_up, tls_bed_tear_down)
 
 int main(void)
 {

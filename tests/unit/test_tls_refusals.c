@@ -23,21 +23,6 @@
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define HOUR_S        3600L
 
-static int set_up(void **state)
-{
-	static struct tls_bed bed;
-
-	tls_bed_make(&bed);
-	*state = &bed;
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	tls_bed_free(*state);
-	return 0;
-}
-
 /* What the gateway tells a client that it has refused. */
 static void expect_told(struct tls_bed_end *client, const char *words)
 {
@@ -444,7 +429,8 @@ static void a_pin_is_no_excuse_for_the_rest(void **state)
 			       "certificate: it is of another CA");
 }
 
-#define with_bed(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+#define with_bed(test) \
+	cmocka_unit_test_setup_teardown(test, tls_bed_set_up, tls_bed_tear_down)
 
 int main(void)
 {

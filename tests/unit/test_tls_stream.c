@@ -29,26 +29,6 @@
 
 #define LOAD_BYTES (2u << 20)
 
-static int set_up(void **state)
-{
-	static struct tls_bed bed;
-
-	tls_bed_make(&bed);
-	*state = &bed;
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	tls_bed_free(*state);
-	return 0;
-}
-
-static uint64_t soon(void)
-{
-	return clock_ms() + TLS_BED_LIMIT_MS;
-}
-
 /* ------------------------------------------------------------------ streams */
 
 static void records_of_one_byte_arrive_in_order(void **state)
@@ -64,7 +44,7 @@ static void records_of_one_byte_arrive_in_order(void **state)
 		assert_int_equal(SSL_write(stock.ssl, &byte, 1), 1);
 	}
 	assert_int_equal(channel_read_all(gateway.end.channel, got, sizeof(got),
-					  soon()),
+					  tls_bed_soon()),
 			 0);
 	for (size_t i = 0; i < sizeof(got); i++)
 		assert_int_equal(got[i], (uint8_t)(i * 7));
@@ -89,10 +69,10 @@ static void new_keys_are_taken_and_given(void **state)
 		change_keys(&stock, SSL_KEY_UPDATE_REQUESTED);
 		assert_int_equal(SSL_write(stock.ssl, "x", 1), 1);
 		assert_int_equal(channel_read_all(gateway.end.channel, &byte, 1,
-						  soon()),
+						  tls_bed_soon()),
 				 0);
 		assert_int_equal(channel_write_all(gateway.end.channel, "y", 1,
-						   soon()),
+						   tls_bed_soon()),
 				 0);
 		assert_int_equal(SSL_read(stock.ssl, &byte, 1), 1);
 		assert_int_equal(byte, 'y');
@@ -111,10 +91,10 @@ static void a_storm_of_new_keys_is_a_violation(void **state)
 	for (int i = 0; i < 100; i++)
 		change_keys(&stock, SSL_KEY_UPDATE_NOT_REQUESTED);
 	assert_int_equal(channel_read_all(gateway.end.channel, &byte, 1,
-					  soon()),
+					  tls_bed_soon()),
 			 -EPROTO);
 	assert_int_equal(channel_write_all(gateway.end.channel, &byte, 1,
-					   soon()),
+					   tls_bed_soon()),
 			 -EPROTO);
 	channel_free(gateway.end.channel);
 	tls_stock_free(&stock);
@@ -135,10 +115,11 @@ static void an_end_without_a_word_is_no_end(void **state)
 		tls_stock_free(&stock);
 
 		assert_int_equal(channel_read_all(gateway.end.channel, bytes,
-						  sizeof(bytes), soon()),
+						  sizeof(bytes),
+						  tls_bed_soon()),
 				 0);
 		assert_int_equal(channel_read_all(gateway.end.channel, bytes, 1,
-						  soon()),
+						  tls_bed_soon()),
 				 is_said ? -EPIPE : -ECONNRESET);
 		channel_free(gateway.end.channel);
 	}
@@ -166,10 +147,10 @@ static void what_came_before_a_reset_is_not_lost(void **state)
 		channel_flush(gateway.end.channel);
 
 	assert_int_equal(channel_read_all(gateway.end.channel, bytes,
-					  sizeof(bytes), soon()),
+					  sizeof(bytes), tls_bed_soon()),
 			 0);
 	assert_int_equal(channel_read_all(gateway.end.channel, bytes, 1,
-					  soon()),
+					  tls_bed_soon()),
 			 -ECONNRESET);
 	channel_free(gateway.end.channel);
 }
@@ -276,11 +257,12 @@ static void broken_bytes_end_the_channel(void **state)
 	assert_int_equal(send(stock.fd, bytes, sizeof(bytes), 0),
 			 sizeof(bytes));
 
-	assert_int_equal(
-		channel_read_all(gateway.end.channel, bytes, 4, soon()), 0);
+	assert_int_equal(channel_read_all(gateway.end.channel, bytes, 4,
+					  tls_bed_soon()),
+			 0);
 	assert_memory_equal(bytes, "good", 4);
 	assert_int_equal(channel_read_all(gateway.end.channel, bytes, 1,
-					  soon()),
+					  tls_bed_soon()),
 			 -EPROTO);
 	assert_int_equal(tls_stock_read_alert(&stock), SSL_AD_BAD_RECORD_MAC);
 	channel_free(gateway.end.channel);
@@ -299,16 +281,18 @@ static int echo_in_a_sandbox(struct tls_context *context, int fd)
 	int r = sandbox_enter(SANDBOX_LINK);
 
 	if (r == 0)
-		r = channel_tls_accept(fd, context, soon(), &channel, &peer,
-				       why);
+		r = channel_tls_accept(fd, context, tls_bed_soon(), &channel,
+				       &peer, why);
 	tls_context_free(context);
 	if (r == 0)
-		r = channel_read_all(channel, bytes, sizeof(bytes), soon());
+		r = channel_read_all(channel, bytes, sizeof(bytes),
+				     tls_bed_soon());
 	if (r == 0)
-		r = channel_write_all(channel, bytes, sizeof(bytes), soon());
+		r = channel_write_all(channel, bytes, sizeof(bytes),
+				      tls_bed_soon());
 	if (r < 0)
 		return -r;
-	channel_finish(channel, soon());
+	channel_finish(channel, tls_bed_soon());
 	channel_free(channel);
 	return 0;
 }
@@ -339,11 +323,13 @@ static void all_of_it_fits_into_a_sandbox(void **state)
 					 &contexts[1], why),
 			 0);
 	assert_int_equal(channel_tls_connect(fds[1], contexts[1], &wanted,
-					     soon(), &channel, why),
+					     tls_bed_soon(), &channel, why),
 			 0);
-	assert_int_equal(channel_write_all(channel, "hello", 5, soon()), 0);
-	assert_int_equal(channel_read_all(channel, bytes, 5, soon()), 0);
-	channel_finish(channel, soon());
+	assert_int_equal(channel_write_all(channel, "hello", 5, tls_bed_soon()),
+			 0);
+	assert_int_equal(channel_read_all(channel, bytes, 5, tls_bed_soon()),
+			 0);
+	channel_finish(channel, tls_bed_soon());
 	channel_free(channel);
 	tls_context_free(contexts[1]);
 	assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -387,7 +373,8 @@ static void a_thousand_handshakes_leave_nothing_behind(void **state)
 		assert_true(resident_kib() - before_kib < 1024);
 }
 
-#define with_bed(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+#define with_bed(test) \
+	cmocka_unit_test_setup_teardown(test, tls_bed_set_up, tls_bed_tear_down)
 
 int main(void)
 {
