@@ -2,6 +2,7 @@
 #include "gateway/reply.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "gateway/control.h"
@@ -16,27 +17,86 @@ static uint32_t min_size(size_t a, uint32_t b)
 	return a < b ? (uint32_t)a : b;
 }
 
+/* Does each packet's data lie behind that of the one before it? */
+static bool is_in_order(const struct urb *urb)
+{
+	size_t end = 0;
+
+	for (uint32_t i = 0; i < urb->num_packets; i++) {
+		const struct usbip_iso_packet *p = &urb->packets[i];
+
+		if (p->actual_length == 0)
+			continue;
+		if (p->offset < end)
+			return false;
+		end = (size_t)p->offset + p->actual_length;
+	}
+	return true;
+}
+
 /*
- * Adds up the packets, encodes their descriptors, and for IN moves their data
- * to the front.  A packet never counts for more than it asked for.
+ * Moves the packets' data to the front, in the order of the list. In place, a
+ * packet would land on one of another order that is still to be moved.
  */
-static void prepare_packets(struct slot *slot,
-			    struct usbip_ret_submit *ret_submit)
+static int pack_data(const struct urb *urb, size_t num_bytes)
+{
+	uint8_t *to = is_in_order(urb) ? urb->data : malloc(num_bytes);
+	size_t at = 0;
+
+	if (!to)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < urb->num_packets; i++) {
+		const struct usbip_iso_packet *p = &urb->packets[i];
+
+		memmove(to + at, urb->data + p->offset, p->actual_length);
+		at += p->actual_length;
+	}
+	if (to != urb->data) {
+		memcpy(urb->data, to, num_bytes);
+		free(to);
+	}
+	return 0;
+}
+
+/* Each one counts for no more than it asked for; how much in all. */
+static uint32_t add_up_packets(const struct urb *urb)
 {
 	uint32_t sum = 0;
 
-	for (uint32_t i = 0; i < slot->urb.num_packets; i++) {
-		struct usbip_iso_packet *p = &slot->urb.packets[i];
+	for (uint32_t i = 0; i < urb->num_packets; i++) {
+		struct usbip_iso_packet *p = &urb->packets[i];
 
 		p->actual_length = min_size(p->actual_length, p->length);
-		if (p->status != 0)
-			ret_submit->error_count++;
-		if (slot->is_in && slot->urb.data && p->actual_length > 0)
-			memmove(slot->urb.data + sum,
-				slot->urb.data + p->offset, p->actual_length);
 		sum += p->actual_length;
-		usbip_iso_encode(
-			slot->packet_bytes + (size_t)i * USBIP_ISO_BYTES, p);
+	}
+	return sum;
+}
+
+static void drop_packets(const struct urb *urb, int status)
+{
+	for (uint32_t i = 0; i < urb->num_packets; i++) {
+		urb->packets[i].actual_length = 0;
+		urb->packets[i].status = status;
+	}
+}
+
+static void prepare_packets(struct slot *slot,
+			    struct usbip_ret_submit *ret_submit)
+{
+	const struct urb *urb = &slot->urb;
+	uint32_t sum = add_up_packets(urb);
+
+	if (slot->is_in && sum > 0 && pack_data(urb, sum) < 0) {
+		ret_submit->status = -ENOMEM;
+		drop_packets(urb, -ENOMEM);
+		sum = 0;
+	}
+	for (uint32_t i = 0; i < urb->num_packets; i++) {
+		if (urb->packets[i].status != 0)
+			ret_submit->error_count++;
+		usbip_iso_encode(slot->packet_bytes +
+					 (size_t)i * USBIP_ISO_BYTES,
+				 &urb->packets[i]);
 	}
 	ret_submit->actual_length = sum;
 }

@@ -119,6 +119,62 @@ static void data_in_is_packed_without_the_gaps_between_packets(void **state)
 	assert_true(engine_bench_is_silent(b));
 }
 
+/* Packets that lie elsewhere than behind the one before them. */
+static const struct {
+	uint32_t n;
+	struct usbip_iso_packet packets[4];
+	uint32_t actual[4];
+} orders[] = {
+	{ 2, /* the other way round */
+	  { { .offset = 100, .length = 100 }, { .offset = 0, .length = 100 } },
+	  { 100, 100 } },
+	{ 3,
+	  { { .offset = 200, .length = 50 },
+	    { .offset = 100, .length = 60 },
+	    { .offset = 0, .length = 70 } },
+	  { 50, 1, 70 } },
+	{ 4, /* back and forth, with gaps */
+	  { { .offset = 0, .length = 10 },
+	    { .offset = 150, .length = 50 },
+	    { .offset = 20, .length = 30 },
+	    { .offset = 60, .length = 30 } },
+	  { 10, 50, 30, 29 } },
+	{ 3, /* in each other's place */
+	  { { .offset = 0, .length = 60 },
+	    { .offset = 50, .length = 60 },
+	    { .offset = 20, .length = 60 } },
+	  { 60, 60, 60 } },
+};
+
+static void data_in_has_the_packets_order_wherever_they_lie(void **state)
+{
+	struct engine_bench *b = *state;
+
+	for (size_t i = 0; i < ARRAY_SIZE(orders); i++) {
+		uint8_t data[256];
+		uint32_t sum = 0;
+		size_t at = 0;
+
+		submit_iso(b, 0x85, 256, orders[i].packets, orders[i].n);
+		finish_iso(b, orders[i].actual, NULL);
+		for (uint32_t k = 0; k < orders[i].n; k++)
+			sum += orders[i].actual[k];
+		assert_int_equal(expect_iso_ret(b).actual_length, sum);
+		assert_true(engine_bench_receive(b, data, sum));
+		for (uint32_t k = 0; k < orders[i].n; k++) {
+			uint32_t offset = orders[i].packets[k].offset;
+
+			for (uint32_t m = 0; m < orders[i].actual[k]; m++)
+				assert_int_equal(data[at++],
+						 fake_usb_byte(offset + m));
+		}
+		for (uint32_t k = 0; k < orders[i].n; k++)
+			expect_packet(b, &orders[i].packets[k],
+				      orders[i].actual[k], 0);
+		assert_true(engine_bench_is_silent(b));
+	}
+}
+
 static void data_out_arrives_whole_with_its_gaps(void **state)
 {
 	static const struct usbip_iso_packet packets[] = {
@@ -338,6 +394,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(data_in_is_packed_without_the_gaps_between_packets),
+		TEST(data_in_has_the_packets_order_wherever_they_lie),
 		TEST(data_out_arrives_whole_with_its_gaps),
 		TEST(packets_that_failed_are_counted),
 		TEST(no_packet_counts_for_more_than_it_asked_for),
