@@ -5,15 +5,18 @@
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include <confuse.h>
 
 #include "frontend/sysfs.h"
+#include "vchan-transport/config_file.h"
 #include "vchan-transport/import.h"
 
 #define MAX_CONNECTIONS 1024
+#define LAST_WORD       "missing_closing_brace"
 
 /* libconfuse hands no context to its callbacks: where a load puts its reason. */
 static char *reason;
@@ -222,23 +225,29 @@ static size_t copy_addresses(cfg_t *cfg, const char *name, struct address *to)
 	return count;
 }
 
-static int parse_file(cfg_t *cfg, const char *path, char *why)
+static int parse_stream(cfg_t *cfg, FILE *stream)
 {
-	int error;
-
-	errno = 0;
-	switch (cfg_parse(cfg, path)) {
-	case CFG_SUCCESS:
-		return 0;
-	case CFG_FILE_ERROR:
-		error = errno ? errno : EIO;
-		(void)snprintf(why, AGENT_WHY_BYTES, "%s", strerror(error));
-		return -error;
-	default:
-		if (why[0] == '\0')
-			(void)snprintf(why, AGENT_WHY_BYTES, "syntax error");
+	if (cfg_parse_fp(cfg, stream) != CFG_SUCCESS)
+		return -EINVAL;
+	if (!cfg_getbool(cfg, LAST_WORD)) {
+		cfg_error(cfg, "the file ends within a comment");
 		return -EINVAL;
 	}
+	return 0;
+}
+
+static int parse_file(cfg_t *cfg, const char *path)
+{
+	FILE *stream = NULL;
+	char *text = NULL;
+	int r = config_file_read(path, LAST_WORD " = true", &text, &stream);
+
+	if (r < 0)
+		return r;
+	r = parse_stream(cfg, stream);
+	(void)fclose(stream);
+	free(text);
+	return r;
 }
 
 static int parse(cfg_t *cfg, const char *path, char *why)
@@ -247,8 +256,13 @@ static int parse(cfg_t *cfg, const char *path, char *why)
 
 	why[0] = '\0';
 	reason = why;
-	r = parse_file(cfg, path, why);
+	r = parse_file(cfg, path);
 	reason = NULL;
+	if (r < 0 && why[0] == '\0')
+		(void)snprintf(why, AGENT_WHY_BYTES, "%s",
+			       r == -ENOTSUP  ? "it is not a file"
+			       : r == -EINVAL ? "syntax error"
+					      : strerror(-r));
 	return r;
 }
 
@@ -296,6 +310,7 @@ int agent_config_load(const char *path, struct agent_config *ret_config,
 		CFG_STR("tls_dir", tls_dir, CFGF_NONE),
 		CFG_INT("max_connections", 64, CFGF_NONE),
 		CFG_BOOL("allow_remote", cfg_false, CFGF_NONE),
+		CFG_BOOL(LAST_WORD, cfg_false, CFGF_NONE),
 		ATTACH_SECTION,
 		CFG_END(),
 	};
@@ -330,7 +345,9 @@ bool agent_config_has_gateway(const struct agent_config *config, size_t index)
 int agent_config_load_wish(const char *path, struct wish *ret_wish,
 			   char why[static AGENT_WHY_BYTES])
 {
-	cfg_opt_t opts[] = { ATTACH_SECTION, CFG_END() };
+	cfg_opt_t opts[] = { ATTACH_SECTION,
+			     CFG_BOOL(LAST_WORD, cfg_false, CFGF_NONE),
+			     CFG_END() };
 	const char *slash = strrchr(path, '/');
 	cfg_t *cfg = new_parser(opts);
 	struct wish wish;

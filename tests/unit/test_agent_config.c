@@ -207,6 +207,14 @@ static void what_is_wrong_is_refused_with_its_line(void **state)
 		const char *why;
 	} rows[] = {
 		{ "\ngatways = { \"xen:0\" }\n", "line 2: " },
+		{ "# one\n#\n\ngatways = { \"xen:0\" } # four\n", "line 4: " },
+		{ "listen = { \"127.0.0.1\" } # one\nallow_remote = perhaps\n",
+		  "line 2: " },
+		{ "# one\nattach \"a\" {\n# three\ngateway = \"tls:\"\n}\n",
+		  "line 5: " },
+		{ "attach \"a\" {\ngateway = \"xen:0\"\nbusid = \"1-1\"\n",
+		  "no such option" },
+		{ "max_connections = 5\n/* without end\n", "within a comment" },
 		{ "listen = { \"unix:/x\" }\n", "HOST:PORT" },
 		{ "listen = { \"a:0\" }\n", "is not an address" },
 		{ "gateways = { \"xen:0\", \"\" }\n", "is not an address" },
@@ -214,7 +222,7 @@ static void what_is_wrong_is_refused_with_its_line(void **state)
 		{ "max_connections = 1025\n", "give 1 to 1024" },
 		{ "max_connections = many\n", "line 1: " },
 		{ "allow_remote = perhaps\n", "line 1: " },
-		{ "gateways = { \"xen:0\"", "line 1: " },
+		{ "gateways = { \"xen:0\"", "missing_closing_brace" },
 		{ "gateways = {1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17}\n",
 		  "more than 16" },
 	};
@@ -242,6 +250,16 @@ static void a_file_that_is_not_there_is_told(void **state)
 	assert_string_equal(why, "No such file or directory");
 }
 
+static void what_is_no_file_is_told(void **state)
+{
+	struct agent_config config;
+	char why[AGENT_WHY_BYTES];
+
+	(void)state;
+	assert_true(agent_config_load("/tmp", &config, why) < 0);
+	assert_string_equal(why, "it is not a file");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -255,6 +273,7 @@ int main(void)
 		cmocka_unit_test(there_are_so_many_attach_sections_and_no_more),
 		cmocka_unit_test(what_is_wrong_is_refused_with_its_line),
 		cmocka_unit_test(a_file_that_is_not_there_is_told),
+		cmocka_unit_test(what_is_no_file_is_told),
 	};
 
 	return cmocka_run_group_tests_name("agent_config", tests, NULL, NULL);
