@@ -6,14 +6,11 @@
 #include "vchan-transport/tls.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -21,127 +18,23 @@
 
 #include "vchan-transport/tls_private.h"
 
-#define FILE_NAME_BYTES 16
-#define PATH_BYTES      (TLS_DIR_BYTES + FILE_NAME_BYTES)
-/* A list of some hundred thousand revoked certificates. */
-#define FILE_MAX_BYTES (16u << 20)
 /* A gateway's or client's, some between, and the CA's. */
 #define MAX_CHAIN 5
 
-/* ------------------------------------------------------------------- files */
+/* --------------------------------------------------------- of the folder */
 
-/* One of the folder's files, read whole. */
-struct pem_file {
-	char path[PATH_BYTES];
-	uint8_t *bytes;
-	size_t num_bytes;
-	BIO *bio;
-};
-
-static int refuse(char *why, const char *path, const char *what)
-{
-	(void)snprintf(why, CHANNEL_WHY_BYTES, "%.170s: %s", path, what);
-	ERR_clear_error();
-	return -ENOKEY;
-}
-
-static void file_close(struct pem_file *f)
-{
-	BIO_free(f->bio);
-	OPENSSL_clear_free(f->bytes, f->num_bytes);
-	f->bio = NULL;
-	f->bytes = NULL;
-}
-
-/* The words for what is wrong with an open file; NULL: nothing. */
-static const char *judge_file(const struct stat *st, bool is_key)
-{
-	if (!S_ISREG(st->st_mode))
-		return "it is no regular file";
-	if (st->st_size > FILE_MAX_BYTES)
-		return "it is too long";
-	if (!is_key)
-		return NULL;
-	if (st->st_uid != 0 && st->st_uid != geteuid())
-		return "it belongs to somebody else: chown it";
-	if (st->st_mode & (S_IRWXG | S_IRWXO))
-		return "others may read it: chmod 0600 it";
-	return NULL;
-}
-
-static bool read_whole(int fd, struct pem_file *f, size_t num_bytes)
-{
-	f->bytes = OPENSSL_malloc(num_bytes + 1);
-	if (!f->bytes)
-		return false;
-	while (f->num_bytes < num_bytes) {
-		ssize_t n = read(fd, f->bytes + f->num_bytes,
-				 num_bytes - f->num_bytes);
-
-		if (n <= 0)
-			break;
-		f->num_bytes += (size_t)n;
-	}
-	f->bio = BIO_new_mem_buf(f->bytes, (int)f->num_bytes);
-	return f->bio;
-}
-
-/* 0; -ENOENT or -ENOKEY, both with words. */
-static int file_open(struct pem_file *f, const char *dir, const char *name,
-		     bool is_key, char *why)
-{
-	struct stat st;
-	const char *wrong = NULL;
-	int fd;
-
-	*f = (struct pem_file){ .bio = NULL };
-	(void)snprintf(f->path, sizeof(f->path), "%s/%s", dir, name);
-	fd = open(f->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	if (fd < 0 && errno == ENOENT) {
-		(void)refuse(why, f->path,
-			     "there is no such file; xusbip-ca makes it");
-		return -ENOENT;
-	}
-	if (fd < 0)
-		return refuse(why, f->path, strerror(errno));
-	if (fstat(fd, &st) < 0)
-		wrong = strerror(errno);
-	if (!wrong)
-		wrong = judge_file(&st, is_key);
-	if (!wrong && !read_whole(fd, f, (size_t)st.st_size))
-		wrong = strerror(ENOMEM);
-	(void)close(fd);
-	if (wrong) {
-		file_close(f);
-		return refuse(why, f->path, wrong);
-	}
-	return 0;
-}
-
-static int open_needed(struct pem_file *f, const char *dir, const char *name,
+static int open_needed(struct tls_file *f, const char *dir, const char *name,
 		       bool is_key, char *why)
 {
-	int r = file_open(f, dir, name, is_key, why);
+	int r = tls_file_open(f, dir, name, is_key, why);
 
 	return r == -ENOENT ? -ENOKEY : r;
 }
 
-/* Has what was read from a PEM file ended in order? Empties the queue. */
-static bool was_last(void)
-{
-	unsigned long error = ERR_peek_last_error();
-
-	ERR_clear_error();
-	return ERR_GET_LIB(error) == ERR_LIB_PEM &&
-	       ERR_GET_REASON(error) == PEM_R_NO_START_LINE;
-}
-
-/* --------------------------------------------------------- of the folder */
-
 static int load_authorities(struct tls_context *c, char *why)
 {
 	X509_STORE *store = SSL_CTX_get_cert_store(c->ssl);
-	struct pem_file f;
+	struct tls_file f;
 	bool is_good = true;
 	size_t num = 0;
 	X509 *x;
@@ -154,50 +47,30 @@ static int load_authorities(struct tls_context *c, char *why)
 		X509_free(x);
 		num++;
 	}
-	is_good = is_good && was_last();
+	is_good = is_good && tls_file_was_last();
 	if (!is_good)
-		r = refuse(why, f.path, "it holds a broken certificate");
+		r = tls_refuse(why, f.path, "it holds a broken certificate");
 	else if (num == 0)
-		r = refuse(why, f.path, "it holds no certificate");
-	file_close(&f);
+		r = tls_refuse(why, f.path, "it holds no certificate");
+	tls_file_close(&f);
 	return r;
-}
-
-/* The next list of a file of them, NULL behind the last one or with words. */
-static X509_CRL *next_list(struct pem_file *f, size_t *num, char *why)
-{
-	X509_CRL *list = PEM_read_bio_X509_CRL(f->bio, NULL, NULL, NULL);
-
-	why[0] = '\0';
-	if (list) {
-		(*num)++;
-		return list;
-	}
-	if (!was_last())
-		(void)refuse(why, f->path,
-			     "it holds a broken list of what is revoked");
-	else if (*num == 0)
-		(void)refuse(why, f->path,
-			     "it holds no list of what is "
-			     "revoked; xusbip-ca makes it");
-	return NULL;
 }
 
 static int load_revoked(struct tls_context *c, char *why)
 {
 	X509_STORE *store = SSL_CTX_get_cert_store(c->ssl);
-	struct pem_file f;
+	struct tls_file f;
 	X509_CRL *list;
 	size_t num = 0;
-	int r = file_open(&f, c->dir, "crl.pem", false, why);
+	int r = tls_file_open(&f, c->dir, "crl.pem", false, why);
 
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
-	while ((list = next_list(&f, &num, why))) {
+	while ((list = tls_file_next_list(&f, &num, why))) {
 		(void)X509_STORE_add_crl(store, list);
 		X509_CRL_free(list);
 	}
-	file_close(&f);
+	tls_file_close(&f);
 	if (why[0] != '\0')
 		return -ENOKEY;
 	(void)X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(c->ssl),
@@ -207,7 +80,7 @@ static int load_revoked(struct tls_context *c, char *why)
 
 static int load_certificate(struct tls_context *c, const char *name, char *why)
 {
-	struct pem_file f;
+	struct tls_file f;
 	X509 *x;
 	int r = open_needed(&f, c->dir, name, false, why);
 
@@ -221,11 +94,11 @@ static int load_certificate(struct tls_context *c, const char *name, char *why)
 			break;
 		}
 	}
-	if (!was_last())
-		r = refuse(why, f.path, "it holds a broken certificate");
+	if (!tls_file_was_last())
+		r = tls_refuse(why, f.path, "it holds a broken certificate");
 	else if (!c->certificate)
-		r = refuse(why, f.path, "it holds no certificate");
-	file_close(&f);
+		r = tls_refuse(why, f.path, "it holds no certificate");
+	tls_file_close(&f);
 	return r;
 }
 
@@ -312,7 +185,7 @@ static EVP_PKEY *read_key(BIO *bio, bool *ret_is_locked)
 
 static int load_key(struct tls_context *c, const char *name, char *why)
 {
-	struct pem_file f;
+	struct tls_file f;
 	bool is_locked;
 	int r = open_needed(&f, c->dir, name, true, why);
 
@@ -320,14 +193,16 @@ static int load_key(struct tls_context *c, const char *name, char *why)
 		return r;
 	c->key = read_key(f.bio, &is_locked);
 	if (is_locked)
-		r = refuse(why, f.path,
-			   "it is locked by a passphrase; store it without");
+		r = tls_refuse(
+			why, f.path,
+			"it is locked by a passphrase; store it without");
 	else if (!c->key)
-		r = refuse(why, f.path, "it holds no private key");
+		r = tls_refuse(why, f.path, "it holds no private key");
 	else if (X509_check_private_key(c->certificate, c->key) != 1)
-		r = refuse(why, f.path,
-			   "it is not the key of the certificate beside it");
-	file_close(&f);
+		r = tls_refuse(
+			why, f.path,
+			"it is not the key of the certificate beside it");
+	tls_file_close(&f);
 	return r;
 }
 
@@ -413,7 +288,7 @@ static int load_own(struct tls_context *c, char *why)
 		[TLS_GATEWAY] = { "gateway.pem", "gateway.key" },
 		[TLS_CLIENT] = { "client.pem", "client.key" },
 	};
-	char path[PATH_BYTES];
+	char path[TLS_PATH_BYTES];
 	int r = load_certificate(c, names[c->role][0], why);
 
 	if (r == 0)
@@ -421,7 +296,7 @@ static int load_own(struct tls_context *c, char *why)
 	if (r < 0 || are_usable(c))
 		return r;
 	(void)snprintf(path, sizeof(path), "%s/%s", c->dir, names[c->role][0]);
-	return refuse(why, path, ERR_reason_error_string(ERR_peek_error()));
+	return tls_refuse(why, path, ERR_reason_error_string(ERR_peek_error()));
 }
 
 int tls_context_new(enum tls_role role, const char *dir,
@@ -434,10 +309,10 @@ int tls_context_new(enum tls_role role, const char *dir,
 	/* In vain where the program has used OpenSSL before. */
 	(void)CRYPTO_set_mem_functions(allocate, reallocate, release);
 	if (!c)
-		return refuse(why, dir, strerror(ENOMEM));
+		return tls_refuse(why, dir, strerror(ENOMEM));
 	if (strlen(dir) >= sizeof(c->dir)) {
 		free(c);
-		return refuse(why, dir, strerror(ENAMETOOLONG));
+		return tls_refuse(why, dir, strerror(ENAMETOOLONG));
 	}
 	/* A sandbox may follow, and gmtime, by which dates are judged, reads
 	 * the time zone's file at its first call. */
@@ -448,7 +323,8 @@ int tls_context_new(enum tls_role role, const char *dir,
 	c->ssl = SSL_CTX_new(role == TLS_GATEWAY ? TLS_server_method()
 						 : TLS_client_method());
 	if (!c->chain || !c->ssl || !set_terms(c)) {
-		r = refuse(why, dir, "OpenSSL has no TLS 1.3 as it is needed");
+		r = tls_refuse(why, dir,
+			       "OpenSSL has no TLS 1.3 as it is needed");
 	} else {
 		r = load_own(c, why);
 		if (r == 0)
@@ -474,88 +350,4 @@ void tls_context_free(struct tls_context *context)
 	sk_X509_pop_free(context->chain, X509_free);
 	EVP_PKEY_free(context->key);
 	free(context);
-}
-
-/* ------------------------------------------------------------- revocations */
-
-struct tls_revocations {
-	size_t num;
-	char (*serials)[TLS_SERIAL_BYTES]; /* sorted */
-};
-
-static int compare_serials(const void *a, const void *b)
-{
-	return strcmp(a, b);
-}
-
-static int append_serials(struct tls_revocations *list, X509_CRL *crl)
-{
-	STACK_OF(X509_REVOKED) *revoked = X509_CRL_get_REVOKED(crl);
-	int num = sk_X509_REVOKED_num(revoked);
-	char(*grown)[TLS_SERIAL_BYTES];
-
-	if (num <= 0)
-		return 0;
-	grown = realloc(list->serials,
-			(list->num + (size_t)num) * sizeof(*grown));
-	if (!grown)
-		return -ENOMEM;
-	list->serials = grown;
-	for (int i = 0; i < num; i++) {
-		const X509_REVOKED *one = sk_X509_REVOKED_value(revoked, i);
-
-		if (tls_serial_print(X509_REVOKED_get0_serialNumber(one),
-				     list->serials[list->num]))
-			list->num++;
-	}
-	return 0;
-}
-
-int tls_revocations_new(const char *dir, struct tls_revocations **ret_list,
-			char why[static CHANNEL_WHY_BYTES])
-{
-	struct tls_revocations *list = calloc(1, sizeof(*list));
-	struct pem_file f;
-	X509_CRL *crl;
-	size_t num = 0;
-	int r = list ? file_open(&f, dir, "crl.pem", false, why) : -ENOMEM;
-
-	if (r == -ENOENT) {
-		*ret_list = list;
-		return 0;
-	}
-	while (r == 0 && (crl = next_list(&f, &num, why))) {
-		r = append_serials(list, crl);
-		X509_CRL_free(crl);
-	}
-	if (r == -ENOMEM)
-		r = refuse(why, dir, strerror(ENOMEM));
-	else if (r == 0 && why[0] != '\0')
-		r = -ENOKEY;
-	if (list)
-		file_close(&f);
-	if (r < 0) {
-		tls_revocations_free(list);
-		return r;
-	}
-	if (list->num > 0)
-		qsort(list->serials, list->num, sizeof(*list->serials),
-		      compare_serials);
-	*ret_list = list;
-	return 0;
-}
-
-bool tls_is_revoked(const struct tls_revocations *list, const char *serial)
-{
-	return list->num > 0 &&
-	       bsearch(serial, list->serials, list->num, sizeof(*list->serials),
-		       compare_serials) != NULL;
-}
-
-void tls_revocations_free(struct tls_revocations *list)
-{
-	if (!list)
-		return;
-	free(list->serials);
-	free(list);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the TLS parts share (tls.c: the files; tls_peer.c and tls_judge.c: the
- * other side's certificate; channel_tls.c). OpenSSL's types end here.
+ * What the TLS parts share (tls_file.c: a folder's files; tls.c: what is made
+ * of them; tls_revoked.c: one of them; tls_peer.c and tls_judge.c: the other
+ * side's certificate; channel_tls.c). OpenSSL's types end here.
  */
 #ifndef TLS_PRIVATE_H
 #define TLS_PRIVATE_H
@@ -9,6 +10,34 @@
 #include <openssl/ssl.h>
 
 #include "vchan-transport/tls.h"
+
+#define TLS_FILE_NAME_BYTES 16
+#define TLS_PATH_BYTES      (TLS_DIR_BYTES + TLS_FILE_NAME_BYTES)
+
+/* One of the folder's files, read whole. */
+struct tls_file {
+	char path[TLS_PATH_BYTES];
+	uint8_t *bytes;
+	size_t num_bytes;
+	BIO *bio;
+};
+
+/*
+ * 0; -ENOENT or -ENOKEY, both with words in `why` of CHANNEL_WHY_BYTES. A key
+ * has to be its owner's alone.
+ */
+int tls_file_open(struct tls_file *f, const char *dir, const char *name,
+		  bool is_key, char *why);
+void tls_file_close(struct tls_file *f);
+/* Has what was read from it ended in order? Empties OpenSSL's queue of errors. */
+bool tls_file_was_last(void);
+/*
+ * The next list of revoked certificates, the caller's; NULL behind the last one
+ * with no words in `why`, or with some. `num` counts them.
+ */
+X509_CRL *tls_file_next_list(struct tls_file *f, size_t *num, char *why);
+/* What is wrong with a file, into `why`; empties the queue: -ENOKEY. */
+int tls_refuse(char *why, const char *path, const char *what);
 
 /*
  * The certificate and its key are lent to each handshake and taken back after
