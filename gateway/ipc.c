@@ -22,6 +22,7 @@
 
 #define ASK_LIMIT_MS 5000
 #define SERIAL_CHARS "0123456789ABCDEF"
+#define ISSUER_CHARS "0123456789abcdef"
 #define NAME_CHARS                                                       \
 	"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789" \
 	"._-"
@@ -142,11 +143,14 @@ static bool is_text(const char *text, size_t cap, const char *chars)
 /* What a verified certificate can say, and nothing else. */
 static bool is_peer(const struct tls_peer *peer)
 {
+	const struct tls_certificate_id *which = &peer->certificate;
 	uint8_t pin[TLS_PIN_BYTES];
 
 	return is_text(peer->name, sizeof(peer->name), NAME_CHARS) &&
-	       is_text(peer->serial, sizeof(peer->serial), SERIAL_CHARS) &&
-	       peer->serial[0] != '\0' &&
+	       is_text(which->serial, sizeof(which->serial), SERIAL_CHARS) &&
+	       which->serial[0] != '\0' &&
+	       is_text(which->issuer, sizeof(which->issuer), ISSUER_CHARS) &&
+	       which->issuer[0] != '\0' &&
 	       memchr(peer->pin, '\0', sizeof(peer->pin)) &&
 	       tls_pin_parse(peer->pin, pin) == 0;
 }

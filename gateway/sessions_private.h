@@ -22,9 +22,9 @@ struct session {
 	const struct sessions_events *events; /* NULL: nobody's */
 	void *owner;
 	bool has_granted;
-	bool is_proved;                /* TLS: its peer is who it says */
-	bool is_crowded;               /* TLS: that one has too many already */
-	char serial[TLS_SERIAL_BYTES]; /* TLS: of its certificate */
+	bool is_proved;  /* TLS: its peer is who it says */
+	bool is_crowded; /* TLS: that one has too many already */
+	struct tls_certificate_id certificate; /* TLS: its certificate */
 	char busid[USBIP_BUSID_BYTES]; /* of the device it has, or empty */
 	char refusal[128];             /* of what it asked for last, or empty */
 	const char *taken_back;        /* for its peer: why it has to end */

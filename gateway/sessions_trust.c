@@ -49,7 +49,7 @@ static void take_back(struct session *s, const char *why, const char *peer_why)
 static bool is_revoked(const struct session *s)
 {
 	return s->is_proved && s->sessions->revocations &&
-	       tls_is_revoked(s->sessions->revocations, s->serial);
+	       tls_is_revoked(s->sessions->revocations, &s->certificate);
 }
 
 static void judge_certificate(struct session *s)
@@ -82,7 +82,7 @@ int session_on_peer(struct session *s, const struct tls_peer *peer,
 	if (known->kind != ADDRESS_TLS || s->is_proved)
 		return -EPROTO;
 	s->is_proved = true;
-	memcpy(s->serial, peer->serial, sizeof(s->serial));
+	s->certificate = peer->certificate;
 	memcpy(address, known->name, sizeof(address));
 	ipc_name_peer(known->name, peer, address);
 	name_for_rules(&known->policy, peer);
@@ -92,7 +92,7 @@ int session_on_peer(struct session *s, const struct tls_peer *peer,
 	s->is_crowded = sessions_is_crowded(s->sessions, key);
 	memcpy(known->key, key, sizeof(known->key));
 	log_info("session %d (%s): certificate %s", (int)s->pid, known->name,
-		 s->serial);
+		 s->certificate.serial);
 	judge_certificate(s);
 	return 0;
 }

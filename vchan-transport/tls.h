@@ -27,6 +27,7 @@
 
 #define TLS_NAME_BYTES   256 /* a dNSName has at most 253 */
 #define TLS_SERIAL_BYTES 41  /* 20 bytes as hexadecimal digits */
+#define TLS_ISSUER_BYTES 9   /* 4 */
 #define TLS_PIN_TEXT     "sha256:"
 /* The text of a pin, its NUL included. */
 #define TLS_PIN_TEXT_BYTES (sizeof(TLS_PIN_TEXT) + (size_t)2 * TLS_PIN_BYTES)
@@ -39,14 +40,25 @@ enum tls_role {
 	TLS_CLIENT
 };
 
+/*
+ * Which certificate: one CA gives a serial number once, but two may give the
+ * same one.
+ */
+struct tls_certificate_id {
+	/* Of its CA's name, lower case, as openssl x509 -issuer_hash prints it:
+	 * the same for all ways to encode a name. */
+	char issuer[TLS_ISSUER_BYTES];
+	/* Upper case, as openssl prints it. */
+	char serial[TLS_SERIAL_BYTES];
+};
+
 /* What a peer's certificate says, once its chain has been verified. */
 struct tls_peer {
 	/* The first dNSName; empty: none, or none that can be a name. */
 	char name[TLS_NAME_BYTES];
 	/* SHA-256 over the SubjectPublicKeyInfo, as "sha256:" and 64 digits. */
 	char pin[TLS_PIN_TEXT_BYTES];
-	/* Of the certificate, upper case, as openssl prints it. */
-	char serial[TLS_SERIAL_BYTES];
+	struct tls_certificate_id certificate;
 };
 
 struct tls_context; /* opaque; freed by tls_context_free */
@@ -66,13 +78,14 @@ void tls_context_free(struct tls_context *context);
 int tls_pin_parse(const char *text, uint8_t ret_pin[static TLS_PIN_BYTES]);
 
 /*
- * Serial numbers that the folder's crl.pem revokes: read whole, asked often.
+ * Certificates that the folder's crl.pem revokes: read whole, asked often.
  * No file: an empty list. 0 or -ENOKEY with words.
  */
 struct tls_revocations;
 int tls_revocations_new(const char *dir, struct tls_revocations **ret_list,
 			char why[static CHANNEL_WHY_BYTES]);
-bool tls_is_revoked(const struct tls_revocations *list, const char *serial);
+bool tls_is_revoked(const struct tls_revocations *list,
+		    const struct tls_certificate_id *which);
 /* NULL is fine. */
 void tls_revocations_free(struct tls_revocations *list);
 

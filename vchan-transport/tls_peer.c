@@ -3,6 +3,7 @@
 #include "vchan-transport/tls_private.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <openssl/x509v3.h>
@@ -19,16 +20,24 @@ static void print_hex(char *to, const uint8_t *bytes, size_t num,
 	}
 }
 
-bool tls_serial_print(const ASN1_INTEGER *serial,
-		      char ret_text[static TLS_SERIAL_BYTES])
+bool tls_certificate_identify(const X509_NAME *issuer,
+			      const ASN1_INTEGER *serial,
+			      struct tls_certificate_id *ret_which)
 {
+	struct tls_certificate_id which = { .issuer = "" };
 	int num = ASN1_STRING_length(serial);
+	int is_hashed = 0;
+	uint32_t hash =
+		(uint32_t)X509_NAME_hash_ex(issuer, NULL, NULL, &is_hashed);
 
-	if (ASN1_STRING_type(serial) != V_ASN1_INTEGER || num < 1 ||
-	    num > (TLS_SERIAL_BYTES - 1) / 2)
+	if (is_hashed != 1 || ASN1_STRING_type(serial) != V_ASN1_INTEGER ||
+	    num < 1 || num > (TLS_SERIAL_BYTES - 1) / 2)
 		return false;
-	memset(ret_text, 0, TLS_SERIAL_BYTES);
-	print_hex(ret_text, ASN1_STRING_get0_data(serial), (size_t)num, digits);
+	(void)snprintf(which.issuer, sizeof(which.issuer), "%08x",
+		       (unsigned)hash);
+	print_hex(which.serial, ASN1_STRING_get0_data(serial), (size_t)num,
+		  digits);
+	*ret_which = which;
 	return true;
 }
 
@@ -98,7 +107,9 @@ int tls_peer_describe(const X509 *certificate, struct tls_peer *ret_peer)
 	struct tls_peer peer = { .name = "" };
 
 	if (!pin_of(certificate, pin) ||
-	    !tls_serial_print(X509_get0_serialNumber(certificate), peer.serial))
+	    !tls_certificate_identify(X509_get_issuer_name(certificate),
+				      X509_get0_serialNumber(certificate),
+				      &peer.certificate))
 		return -EKEYREJECTED;
 	tls_pin_print(pin, peer.pin);
 	find_name(certificate, peer.name);

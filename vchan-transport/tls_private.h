@@ -76,9 +76,10 @@ int tls_explain(const struct tls_judge *judge, char *why, size_t why_bytes);
 
 /* 0; -EKEYREJECTED if there is no telling it from others. */
 int tls_peer_describe(const X509 *certificate, struct tls_peer *ret_peer);
-/* False: not a number that a CA may give. */
-bool tls_serial_print(const ASN1_INTEGER *serial,
-		      char ret_text[static TLS_SERIAL_BYTES]);
+/* False: not a number that a CA may give, or no memory. */
+bool tls_certificate_identify(const X509_NAME *issuer,
+			      const ASN1_INTEGER *serial,
+			      struct tls_certificate_id *ret_which);
 void tls_pin_print(const uint8_t pin[static TLS_PIN_BYTES],
 		   char ret_text[static TLS_PIN_TEXT_BYTES]);
 

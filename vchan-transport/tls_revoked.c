@@ -8,32 +8,37 @@
 
 struct tls_revocations {
 	size_t num;
-	char (*serials)[TLS_SERIAL_BYTES]; /* sorted */
+	struct tls_certificate_id *revoked; /* sorted */
 };
 
-static int compare_serials(const void *a, const void *b)
+static int compare(const void *a, const void *b)
 {
-	return strcmp(a, b);
+	const struct tls_certificate_id *x = a;
+	const struct tls_certificate_id *y = b;
+	int r = strcmp(x->serial, y->serial);
+
+	return r != 0 ? r : strcmp(x->issuer, y->issuer);
 }
 
-static int append_serials(struct tls_revocations *list, X509_CRL *crl)
+static int append(struct tls_revocations *list, X509_CRL *crl)
 {
 	STACK_OF(X509_REVOKED) *revoked = X509_CRL_get_REVOKED(crl);
 	int num = sk_X509_REVOKED_num(revoked);
-	char(*grown)[TLS_SERIAL_BYTES];
+	struct tls_certificate_id *grown;
 
 	if (num <= 0)
 		return 0;
-	grown = realloc(list->serials,
+	grown = realloc(list->revoked,
 			(list->num + (size_t)num) * sizeof(*grown));
 	if (!grown)
 		return -ENOMEM;
-	list->serials = grown;
+	list->revoked = grown;
 	for (int i = 0; i < num; i++) {
 		const X509_REVOKED *one = sk_X509_REVOKED_value(revoked, i);
 
-		if (tls_serial_print(X509_REVOKED_get0_serialNumber(one),
-				     list->serials[list->num]))
+		if (tls_certificate_identify(X509_CRL_get_issuer(crl),
+					     X509_REVOKED_get0_serialNumber(one),
+					     &list->revoked[list->num]))
 			list->num++;
 	}
 	return 0;
@@ -50,7 +55,7 @@ static int read_lists(struct tls_revocations *list, const char *dir, char *why)
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
 	while (r == 0 && (crl = tls_file_next_list(&f, &num, why))) {
-		r = append_serials(list, crl);
+		r = append(list, crl);
 		X509_CRL_free(crl);
 	}
 	tls_file_close(&f);
@@ -73,23 +78,24 @@ int tls_revocations_new(const char *dir, struct tls_revocations **ret_list,
 		return r;
 	}
 	if (list->num > 0)
-		qsort(list->serials, list->num, sizeof(*list->serials),
-		      compare_serials);
+		qsort(list->revoked, list->num, sizeof(*list->revoked),
+		      compare);
 	*ret_list = list;
 	return 0;
 }
 
-bool tls_is_revoked(const struct tls_revocations *list, const char *serial)
+bool tls_is_revoked(const struct tls_revocations *list,
+		    const struct tls_certificate_id *which)
 {
 	return list->num > 0 &&
-	       bsearch(serial, list->serials, list->num, sizeof(*list->serials),
-		       compare_serials) != NULL;
+	       bsearch(which, list->revoked, list->num, sizeof(*list->revoked),
+		       compare) != NULL;
 }
 
 void tls_revocations_free(struct tls_revocations *list)
 {
 	if (!list)
 		return;
-	free(list->serials);
+	free(list->revoked);
 	free(list);
 }

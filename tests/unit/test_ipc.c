@@ -106,7 +106,8 @@ static const struct tls_peer anna = {
 	.name = "anna.example",
 	.pin = "sha256:00112233445566778899aabbccddeeff"
 	       "00112233445566778899aabbccddeeff",
-	.serial = "0123456789ABCDEF0123456789ABCDEF01234567",
+	.certificate = { .issuer = "0123cdef",
+			 .serial = "0123456789ABCDEF0123456789ABCDEF01234567" },
 };
 
 static void who_a_peer_is_arrives_as_it_was_told(void **state)
@@ -134,7 +135,9 @@ static void what_no_certificate_says_is_no_peer(void **state)
 {
 	static const char *const names[] = { "a b", "*", "a\n", "a/b", "\x80" };
 	static const char *const serials[] = { "", "0g", "ab", "1 " };
+	static const char *const issuers[] = { "", "0g", "AB", "1 " };
 	struct tls_peer peer = anna;
+	struct tls_certificate_id *id = &peer.certificate;
 
 	(void)state;
 	peer.name[0] = '\0';
@@ -147,11 +150,19 @@ static void what_no_certificate_says_is_no_peer(void **state)
 	assert_int_equal(receive_peer(&peer), -EBADMSG);
 	peer = anna;
 	for (size_t i = 0; i < sizeof(serials) / sizeof(serials[0]); i++) {
-		(void)snprintf(peer.serial, sizeof(peer.serial), "%s",
+		(void)snprintf(id->serial, sizeof(id->serial), "%s",
 			       serials[i]);
 		assert_int_equal(receive_peer(&peer), -EBADMSG);
 	}
-	memset(peer.serial, '1', sizeof(peer.serial));
+	memset(id->serial, '1', sizeof(id->serial));
+	assert_int_equal(receive_peer(&peer), -EBADMSG);
+	peer = anna;
+	for (size_t i = 0; i < sizeof(issuers) / sizeof(issuers[0]); i++) {
+		(void)snprintf(id->issuer, sizeof(id->issuer), "%s",
+			       issuers[i]);
+		assert_int_equal(receive_peer(&peer), -EBADMSG);
+	}
+	memset(id->issuer, '1', sizeof(id->issuer));
 	assert_int_equal(receive_peer(&peer), -EBADMSG);
 	peer = anna;
 	peer.pin[0] = 'S';

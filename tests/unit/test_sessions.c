@@ -65,7 +65,8 @@ static int ask_for_list(int manager_fd)
 
 static int prove(int manager_fd, const char *name)
 {
-	struct tls_peer peer = { .serial = "0A" };
+	struct tls_peer peer = { .certificate = { .issuer = "0a",
+						  .serial = "0A" } };
 
 	(void)snprintf(peer.name, sizeof(peer.name), "%s", name);
 	(void)snprintf(peer.pin, sizeof(peer.pin), "sha256:%064d", 7);

@@ -202,32 +202,90 @@ static void a_folder_with_a_long_name_is_refused(void **state)
 
 /* ------------------------------------------------------------- revocations */
 
-static void what_is_revoked_is_known_by_its_serial(void **state)
+/* Does the CA's list of that serial number revoke the certificate? */
+static bool is_revoked_by(const struct tls_bed *bed,
+			  const struct tls_files_ca *ca, long serial,
+			  const struct tls_certificate_id *certificate)
 {
-	static const struct tls_files_list list = { .serial = 0x1234ab };
-	struct tls_bed *bed = *state;
+	const struct tls_files_list list = { .serial = serial };
 	struct tls_revocations *revoked = NULL;
 	char why[CHANNEL_WHY_BYTES];
+	bool is;
 
-	tls_files_revoke(&bed->ca, bed->gateway_dir, &list);
+	tls_files_revoke(ca, bed->gateway_dir, &list);
 	assert_int_equal(tls_revocations_new(bed->gateway_dir, &revoked, why),
 			 0);
-	assert_true(tls_is_revoked(revoked, "1234AB"));
-	assert_false(tls_is_revoked(revoked, "1234AC"));
-	assert_false(tls_is_revoked(revoked, "34AB"));
-	assert_false(tls_is_revoked(revoked, ""));
+	is = tls_is_revoked(revoked, certificate);
 	tls_revocations_free(revoked);
+	return is;
+}
+
+/* The client's, as a handshake tells it. */
+static struct tls_certificate_id meet_client(struct tls_bed *bed)
+{
+	struct tls_bed_gateway gateway;
+	struct tls_bed_end client;
+
+	tls_bed_meet(bed, NULL, &gateway, &client);
+	assert_int_equal(gateway.end.result, 0);
+	tls_bed_part(&gateway, &client);
+	return gateway.peer.certificate;
+}
+
+static void what_is_revoked_is_known_by_its_serial(void **state)
+{
+	struct tls_bed *bed = *state;
+	struct tls_certificate_id id = meet_client(bed);
+
+	assert_string_equal(id.serial, "2B");
+	assert_true(is_revoked_by(bed, &bed->ca, TLS_BED_SERIAL, &id));
+	assert_false(is_revoked_by(bed, &bed->ca, TLS_BED_SERIAL + 1, &id));
+	assert_false(is_revoked_by(bed, &bed->ca, 0x2b2b, &id));
+	id.serial[0] = '\0';
+	assert_false(is_revoked_by(bed, &bed->ca, TLS_BED_SERIAL, &id));
+}
+
+static void another_ca_revokes_its_own_certificates_only(void **state)
+{
+	struct tls_bed *bed = *state;
+	const struct tls_certificate_id id = meet_client(bed);
+
+	assert_false(is_revoked_by(bed, &bed->other_ca, TLS_BED_SERIAL, &id));
+}
+
+/* As RFC 5280 compares names: neither the type of string nor case counts. */
+static void a_ca_is_known_however_its_name_is_encoded(void **state)
+{
+	struct tls_bed *bed = *state;
+	const struct tls_certificate_id id = meet_client(bed);
+	struct tls_files_ca same = {
+		.key = bed->ca.key, .certificate = X509_dup(bed->ca.certificate)
+	};
+	X509_NAME *name = X509_NAME_new();
+
+	assert_non_null(same.certificate);
+	assert_int_equal(X509_NAME_add_entry_by_txt(
+				 name, "CN", V_ASN1_BMPSTRING,
+				 (const unsigned char *)"\0O\0u\0R\0s", 8, -1,
+				 0),
+			 1);
+	assert_int_equal(X509_set_subject_name(same.certificate, name), 1);
+	assert_true(is_revoked_by(bed, &same, TLS_BED_SERIAL, &id));
+	X509_NAME_free(name);
+	X509_free(same.certificate);
 }
 
 static void without_a_list_nothing_is_revoked(void **state)
 {
+	static const struct tls_certificate_id any = { .issuer = "0123cdef",
+						       .serial = "2A" };
 	const struct tls_bed *bed = *state;
 	struct tls_revocations *revoked = NULL;
 	char why[CHANNEL_WHY_BYTES];
 
 	assert_int_equal(tls_revocations_new(bed->gateway_dir, &revoked, why),
 			 0);
-	assert_false(tls_is_revoked(revoked, "2A"));
+	assert_false(tls_is_revoked(revoked, &any));
 	tls_revocations_free(revoked);
 	tls_revocations_free(NULL);
 }
@@ -289,6 +347,8 @@ int main(void)
 		with_bed(a_locked_key_is_refused_without_asking),
 		cmocka_unit_test(a_folder_with_a_long_name_is_refused),
 		with_bed(what_is_revoked_is_known_by_its_serial),
+		with_bed(another_ca_revokes_its_own_certificates_only),
+		with_bed(a_ca_is_known_however_its_name_is_encoded),
 		with_bed(without_a_list_nothing_is_revoked),
 		with_bed(a_broken_list_is_no_list),
 		cmocka_unit_test(pins_are_64_digits_behind_their_name),

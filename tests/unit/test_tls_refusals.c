@@ -96,7 +96,7 @@ static void both_know_who_the_other_one_is(void **state)
 	assert_int_equal(client.result, 0);
 	assert_int_equal(gateway.end.result, 0);
 	assert_string_equal(gateway.peer.name, TLS_BED_CLIENT);
-	assert_string_equal(gateway.peer.serial, "2B");
+	assert_string_equal(gateway.peer.certificate.serial, "2B");
 	assert_int_equal(strncmp(gateway.peer.pin, "sha256:", 7), 0);
 	assert_int_equal(strlen(gateway.peer.pin), 7 + 64);
 	assert_true(channel_tells_reasons(gateway.end.channel));
