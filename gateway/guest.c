@@ -14,6 +14,8 @@
 #include "gateway/guest_channels.h"
 #include "gateway/guest_hold.h"
 #include "gateway/guest_identity.h"
+#include "gateway/guest_share.h"
+#include "gateway/xen_check.h"
 #include "vchan-transport/log.h"
 #include "vchan-transport/loop.h"
 
@@ -40,8 +42,7 @@ struct guest {
 	bool is_resume_asked;
 	uint64_t next_look_ms;
 	bool is_devices_unsaid;
-	unsigned tokens;
-	uint64_t refilled_ms;
+	struct guest_share share;
 	unsigned num_refused; /* since the last line about it */
 	uint64_t refusal_log_ms;
 };
@@ -50,26 +51,16 @@ static void feed(struct guest *g, enum guest_stim stim);
 
 /* ---- whom it may have ---- */
 
-static bool take_token(struct guest *g)
-{
-	uint64_t now_ms = loop_now_ms(g->env->loop);
-	uint64_t gained = (now_ms - g->refilled_ms) / GUEST_REFILL_MS;
-
-	g->refilled_ms += gained * GUEST_REFILL_MS;
-	if (gained >= GUEST_BURST - g->tokens)
-		g->tokens = GUEST_BURST;
-	else
-		g->tokens += (unsigned)gained;
-	if (g->tokens == 0)
-		return false;
-	g->tokens--;
-	return true;
-}
-
 /* Why not, in words for the guest, or NULL. */
-static const char *refusal(struct guest *g, enum exit_status *ret_status)
+static const char *refusal(struct guest *g, uint64_t pages,
+			   enum exit_status *ret_status)
 {
 	const struct guest_env *env = g->env;
+	const struct guest_share_ask ask = {
+		.pages = pages,
+		.used = guest_channels_pages(&g->channels),
+		.limit = xen_check_limit(""),
+	};
 
 	*ret_status = EXIT_CANNOT_REACH;
 	if (env->is_stopping)
@@ -91,17 +82,15 @@ static const char *refusal(struct guest *g, enum exit_status *ret_status)
 	if (sessions_reached_limit(env->sessions, g->channels.host.peer.key))
 		return "the gateway serves as many sessions as it may: "
 		       "max_sessions or max_sessions_per_peer";
-	return take_token(g) ? NULL
-			     : "too many channels in a short time: try again "
-			       "in a second";
+	return guest_share_take(&g->share, &ask, loop_now_ms(env->loop));
 }
 
-static int on_admit(void *arg, enum exit_status *ret_status,
+static int on_admit(void *arg, uint64_t pages, enum exit_status *ret_status,
 		    char why[static HANDSHAKE_WHY_BYTES])
 {
 	struct guest *g = arg;
 	uint64_t now_ms = loop_now_ms(g->env->loop);
-	const char *words = refusal(g, ret_status);
+	const char *words = refusal(g, pages, ret_status);
 
 	if (!words)
 		return 0;
@@ -469,6 +458,9 @@ void guest_check(struct guest *guest)
 	if (r == 0) {
 		feed(guest, GUEST_ON_GONE);
 	} else if (guest->state == GUEST_ABSENT) {
+		if (strcasecmp(id.uuid, guest->id.uuid) != 0)
+			guest_share_init(&guest->share,
+					 loop_now_ms(guest->env->loop));
 		guest->id = id;
 		set_names(guest);
 		feed(guest, GUEST_ON_OFFERED);
@@ -550,8 +542,7 @@ int guest_new(struct guest_env *env, unsigned domid, struct guest **ret_guest)
 		return -ENOMEM;
 	g->env = env;
 	g->id.domid = domid;
-	g->tokens = GUEST_BURST;
-	g->refilled_ms = loop_now_ms(env->loop);
+	guest_share_init(&g->share, loop_now_ms(env->loop));
 	g->channels.host = (struct xen_channel_host){
 		.loop = env->loop,
 		.store = env->store,

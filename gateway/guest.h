@@ -27,9 +27,6 @@
 #define GUEST_RESUMING_MS 60000
 /* A guest is looked at no more often than this. */
 #define GUEST_LOOK_MS 50
-/* Channels in a row, and how soon there is one more. */
-#define GUEST_BURST     128
-#define GUEST_REFILL_MS 1000
 
 struct guest;
 

@@ -124,6 +124,16 @@ unsigned guest_channels_count(const struct guest_channels *channels)
 	return count;
 }
 
+uint64_t guest_channels_pages(const struct guest_channels *channels)
+{
+	uint64_t pages = 0;
+
+	for (size_t i = 0; i < HANDSHAKE_CHANNELS; i++)
+		if (channels->list[i])
+			pages += xen_channel_pages(channels->list[i]);
+	return pages;
+}
+
 unsigned guest_channels_revoke(struct guest_channels *channels,
 			       guest_channels_cb *is_meant, void *arg,
 			       enum exit_status status, const char *why)

@@ -29,6 +29,8 @@ void guest_channels_free(struct guest_channels *channels);
 bool guest_channels_are_quiet(const struct guest_channels *channels);
 /* Sessions that are there, those that do not end included. */
 unsigned guest_channels_count(const struct guest_channels *channels);
+/* Granted for them. */
+uint64_t guest_channels_pages(const struct guest_channels *channels);
 
 /* Those whose session has a device that `is_meant`: how many. */
 typedef bool guest_channels_cb(void *arg, const char *busid);

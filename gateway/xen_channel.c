@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "gateway/channel_lock.h"
+#include "gateway/xen_check.h"
 #include "vchan-transport/log.h"
 #include "vchan-transport/loop.h"
 
@@ -36,6 +37,7 @@ struct xen_channel {
 	bool is_held; /* by an unknown process */
 	int lock_fd;  /* of a child's; else -1 */
 	struct channel_note note;
+	uint64_t pages;
 	struct loop_timer *limit_timer;
 };
 
@@ -55,6 +57,7 @@ static void forget_process(struct xen_channel *c)
 		(void)close(c->lock_fd);
 	c->lock_fd = -1;
 	c->note = (struct channel_note){ .pid = 0 };
+	c->pages = 0;
 }
 
 static void finish(struct xen_channel *c, enum exit_status status,
@@ -155,7 +158,7 @@ static int start_session(struct xen_channel *c, uint32_t ring_bytes)
 	if (r < 0)
 		return r;
 	peer.channel = c->number;
-	peer.ring_bytes = fit_ring(host, ring_bytes);
+	peer.ring_bytes = ring_bytes;
 	(void)snprintf(peer.name, sizeof(peer.name), "%.80s channel %u",
 		       host->who, c->number);
 	r = sessions_start(host->sessions, c->lock_fd, &peer, &session_events,
@@ -166,6 +169,7 @@ static int start_session(struct xen_channel *c, uint32_t ring_bytes)
 		channel_lock_remove(host->runtime_dir, host->guest, c->number);
 		return r;
 	}
+	c->pages = xen_check_pages(ring_bytes);
 	c->note = (struct channel_note){ .pid = c->pid,
 					 .epoch = xen_link_epoch(c->link) };
 	(void)snprintf(c->note.uuid, sizeof(c->note.uuid), "%s",
@@ -179,9 +183,12 @@ static int on_start(void *arg, struct xen_link *link, uint32_t ring_bytes,
 		    char why[static HANDSHAKE_WHY_BYTES])
 {
 	struct xen_channel *c = arg;
-	int r = c->host->admit(c->host->arg, ret_status, why);
+	int r;
 
 	(void)link;
+	ring_bytes = fit_ring(c->host, ring_bytes);
+	r = c->host->admit(c->host->arg, xen_check_pages(ring_bytes),
+			   ret_status, why);
 	if (r < 0)
 		return r;
 	r = start_session(c, ring_bytes);
@@ -253,6 +260,8 @@ static enum xen_link_heir take_up(struct xen_channel *c)
 			  : loop_watch_fd(host->loop, c->pid_fd, POLLIN,
 					  on_pid_ended, c, &c->pid_watch);
 	c->is_held = r < 0;
+	/* Its rings are no larger, unless the configuration has changed. */
+	c->pages = xen_check_pages(host->ring_bytes);
 	log_info("%s channel %u: session %d has outlived its manager",
 		 host->who, c->number, (int)c->note.pid);
 	return !c->is_held && strcmp(c->note.uuid, host->peer.policy.uuid) == 0
@@ -350,6 +359,11 @@ bool xen_channel_is_idle(const struct xen_channel *channel)
 bool xen_channel_is_quiet(const struct xen_channel *channel)
 {
 	return xen_link_is_quiet(channel->link);
+}
+
+uint64_t xen_channel_pages(const struct xen_channel *channel)
+{
+	return channel->pages;
 }
 
 const char *xen_channel_busid(const struct xen_channel *channel)

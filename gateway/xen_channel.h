@@ -27,8 +27,11 @@ struct xen_channel_host {
 	char who[96];        /* "domain 5 (u1)" */
 	struct sessions_peer peer;
 
-	/* May the guest have one more? 0, or -errno with status and words. */
-	int (*admit)(void *arg, enum exit_status *ret_status,
+	/*
+	 * May the guest have one more, with so many pages? 0, or -errno with
+	 * status and words.
+	 */
+	int (*admit)(void *arg, uint64_t pages, enum exit_status *ret_status,
 		     char why[static HANDSHAKE_WHY_BYTES]);
 	/*
 	 * A session has ended, and so may the channel, but not from within;
@@ -54,6 +57,8 @@ void xen_channel_poll(struct xen_channel *channel);
 enum xen_link_state xen_channel_state(const struct xen_channel *channel);
 bool xen_channel_is_idle(const struct xen_channel *channel);
 bool xen_channel_is_quiet(const struct xen_channel *channel);
+/* Granted for its session, also for one that does not end. */
+uint64_t xen_channel_pages(const struct xen_channel *channel);
 /* The device that its session has, or "". */
 const char *xen_channel_busid(const struct xen_channel *channel);
 

@@ -7,8 +7,22 @@
 #define XEN_CHECK_H
 
 #include <stddef.h>
+#include <stdint.h>
 
-#define XEN_CHECK_WHY_BYTES 320
+#define XEN_CHECK_WHY_BYTES  320
+#define XEN_CHECK_PAGE_BYTES 4096u
+
+/* Pages of a channel: two rings and what describes them. */
+static inline uint64_t xen_check_pages(size_t ring_bytes)
+{
+	return 1 + 2 * ring_bytes / XEN_CHECK_PAGE_BYTES;
+}
+
+/*
+ * Pages that xen_gntalloc grants in all, as `root`/sys has it; where it does not
+ * say, what the installation sets.
+ */
+uint64_t xen_check_limit(const char *root);
 
 /*
  * Below `root` ("" in earnest) are dev and sys. 0, -ENODEV without the devices,

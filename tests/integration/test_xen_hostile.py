@@ -17,10 +17,15 @@ from fake_xen_guest import FakeXenGuest
 from harness import LIMIT_S, run, wait_until
 from test_xen_agent import NO_VHCI, Pair
 from test_xen_agent import GuestAgent as PlayedAgent
-from xen_gateway_bed import CONFIG, GuestAgent, bed
+from xen_gateway_bed import (CONFIG, EXIT_BUSY, GRANT_LIMIT, GuestAgent,
+                             bed)
 from xen_hostile_bed import (DRIVER, EPOCH, GUEST, assert_lists, driver_bed,
                              folder, lists, log_lines)
 from xenstored import WRITE, FakeXen, Store
+
+# Of a channel of the default size; and what max_sessions_per_peer is by default.
+PAGES = 129
+MAX_CHANNELS = 40
 
 # A value of 3,072 bytes is refused to a guest by default, so it never gets to
 # us; here it does.
@@ -388,6 +393,52 @@ def test_a_guest_that_maps_and_leaves_a_thousand_times_holds_up_nobody(bench):
         # 128 in a row, then one a second
         assert 128 <= served <= 130 + time.monotonic() - began
         assert len(log_lines(b.gateway)) < 3 * served + 100
+        b.wait_clean(30)
+
+
+def hoard(xen, guest, channel):
+    """Says that it lets go of a channel and keeps it mapped: why it gets no
+    more, or None."""
+    epoch = guest.ask(channel, 0)
+    guest.wait_answer(channel, epoch)
+    why = None
+    if guest.word(channel) == f"{epoch} open":
+        guest.map(channel)
+        guest.say(channel, f"{epoch} up")
+    else:
+        status, why = guest.wait_closed(channel, epoch)
+        assert status == EXIT_BUSY, (status, why)
+    guest.unsay(channel)
+    guest.wait_nothing(channel)
+    return why
+
+
+def test_a_guest_that_keeps_all_rings_mapped_leaves_half_of_the_pages(bench):
+    with bed(bench, (5, 6)) as (b, guest, other):
+        number, began = 0, time.monotonic()
+        while not (why := hoard(b.xen, guest, number % 8)):
+            number += 1
+        assert "its share, half of xen_gntalloc's limit" in why, why
+        # Half, and one a minute.
+        most = GRANT_LIMIT // 2 // PAGES
+        assert most <= number <= most + 1 + (time.monotonic() - began) // 56
+        assert b.xen.counts()[0]["granted"] == number * PAGES
+        b.gateway.wait_log(r"domain 5 .*: channel refused: .* share")
+        # As many as one peer may have, and each of them of the default size.
+        kept = []
+        for channel in range(MAX_CHANNELS):
+            hoard(b.xen, guest, 0)
+            epoch = other.ask(channel, 0)
+            other.wait_open(channel, epoch)
+            kept.append((channel, other.map(channel)))
+            other.say(channel, f"{epoch} up")
+        assert b.xen.counts()[0]["granted"] >= (number + len(kept)) * PAGES
+        for channel, client in kept:
+            other.let_go(channel, client)
+        assert_lists(b.xen, 6)
+        # What it has kept is free with its death, not before.
+        assert b.xen.counts()[0]["granted"] >= number * PAGES
+        b.xen.destroy(5)
         b.wait_clean(30)
 
 

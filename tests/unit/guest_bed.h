@@ -19,7 +19,9 @@
 #include <cmocka.h>
 
 #include "fake_loop.h"
+#include "gateway/guest_share.h"
 #include "gateway/hold_note.h"
+#include "gateway/xen_check.h"
 #include "memory_store.h"
 
 #define OURS         "/local/domain/0/data/xusbip/5"
@@ -81,6 +83,15 @@ const char *sessions_reached_limit(const struct sessions *sessions,
 	(void)sessions;
 	(void)key;
 	return NULL;
+}
+
+/* What the kernel grants in all. */
+static uint64_t granted_limit;
+
+uint64_t xen_check_limit(const char *root)
+{
+	assert_string_equal(root, "");
+	return granted_limit;
 }
 
 /* The one device that the rules give it. */
@@ -164,6 +175,7 @@ static int set_up(void **state)
 	memset(&told, 0, sizeof(told));
 	num_started = 0;
 	num_left = 0;
+	granted_limit = 16512;
 	memory_clear();
 	config.max_sessions = 128;
 	config.max_sessions_per_peer = 40;

@@ -2,6 +2,9 @@
 /* What one guest may have and make the gateway do, however it asks. */
 #include "guest_bed.h"
 
+/* With the rings of the bed's configuration. */
+#define CHANNEL_PAGES 33ull
+
 /* --------------------------------------------------------------- limits */
 
 static void test_ten_thousand_writes_a_second_are_twenty_looks(void **state)
@@ -77,6 +80,49 @@ static void test_after_a_burst_there_is_a_channel_a_second(void **state)
 	}
 	/* 200 looks of 50 ms are 10 s. */
 	assert_in_range(num_started, 9, 11);
+	finish(g);
+}
+
+static void test_pages_count_after_they_were_let_go_of_too(void **state)
+{
+	unsigned epoch = 0;
+	struct guest *g;
+
+	(void)state;
+	/* One guest gets half. */
+	granted_limit = CHANNEL_PAGES * 3 * 2;
+	g = new_guest();
+	for (unsigned i = 0; i < 20; i++) {
+		ask(g, 1, ++epoch);
+		if (session_of(1))
+			end_session(1);
+	}
+	assert_int_equal(num_started, 3);
+	assert_true(our_word_has(OURS "/1", "closed 7"));
+	fake_loop_run(GUEST_FORGIVE_MS / 3);
+	ask(g, 1, ++epoch);
+	assert_int_equal(num_started, 4);
+	finish(g);
+}
+
+static void test_pages_in_use_count_as_long_as_they_are(void **state)
+{
+	struct guest *g;
+
+	(void)state;
+	granted_limit = CHANNEL_PAGES * 3 * 2;
+	g = new_guest();
+	for (unsigned i = 0; i < 3; i++) {
+		ask(g, i, i + 1);
+		grant(i);
+	}
+	fake_loop_run(2ull * GUEST_FORGIVE_MS);
+	ask(g, 3, 4);
+	assert_int_equal(num_started, 3);
+	end_session(0);
+	fake_loop_run(GUEST_FORGIVE_MS / 3);
+	ask(g, 3, 5);
+	assert_int_equal(num_started, 4);
 	finish(g);
 }
 
@@ -168,6 +214,8 @@ int main(void)
 		TEST(test_ten_thousand_writes_a_second_are_twenty_looks),
 		TEST(test_a_guest_has_at_most_as_many_channels_as_it_may),
 		TEST(test_after_a_burst_there_is_a_channel_a_second),
+		TEST(test_pages_count_after_they_were_let_go_of_too),
+		TEST(test_pages_in_use_count_as_long_as_they_are),
 		TEST(test_ring_sizes_are_cut_to_what_the_gateway_allows),
 		TEST(test_a_device_that_no_rule_gives_any_more_is_taken),
 		TEST(test_names_that_are_no_channel_are_left_alone),

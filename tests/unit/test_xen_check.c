@@ -84,7 +84,8 @@ static void a_limit_that_is_too_low_is_told_with_its_cure(void **state)
 	assert_int_equal(xen_check(*state, 262144, why), -ENOSPC);
 	assert_string_equal(why,
 			    "xen_gntalloc grants 1024 pages, enough for 7 "
-			    "attachments: write 16512 to "
+			    "attachments, of which one guest gets half: "
+			    "write 16512 to "
 			    "/sys/module/xen_gntalloc/parameters/limit, and "
 			    "\"options xen_gntalloc limit=16512\" to "
 			    "/etc/modprobe.d/xusbip.conf");
@@ -98,10 +99,14 @@ static void a_limit_that_cannot_be_read_is_no_reason_to_warn(void **state)
 {
 	char why[XEN_CHECK_WHY_BYTES];
 
+	set_limit("1024\n");
+	assert_int_equal(xen_check_limit(*state), 1024);
 	set_limit("many\n");
 	assert_int_equal(xen_check(*state, 262144, why), 0);
+	assert_int_equal(xen_check_limit(*state), 16512);
 	assert_int_equal(unlink(LIMIT), 0);
 	assert_int_equal(xen_check(*state, 262144, why), 0);
+	assert_int_equal(xen_check_limit(*state), 16512);
 }
 
 static void a_missing_device_is_told_with_its_module(void **state)

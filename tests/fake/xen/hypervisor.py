@@ -17,6 +17,7 @@ speaks: "domain N", "store" (xenstored) or "control" (a test). A test says
 
     add N [LIMIT]          a domain with at most LIMIT pages granted; its port
                            for xenstored is the answer
+    limit N PAGES          another limit for a domain that is there
     state N FLAGS REASON   as xc_domain_getinfo() will tell it
     destroy N              pages that others map keep it as a zombie
     events 0|1             whether xenstored hears of such changes
@@ -365,6 +366,10 @@ class Handle:
 
     def do_add(self, _fds, domid, limit=GRANT_LIMIT):
         return self.xen.add(domid, limit).xenstore_port.number
+
+    def do_limit(self, _fds, domid, limit):
+        domain = self.xen.domains.get(domid) or fail(errno.ESRCH)
+        domain.limit = limit
 
     def do_state(self, _fds, domid, flags, reason):
         domain = self.xen.domains.get(domid) or fail(errno.ESRCH)
