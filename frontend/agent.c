@@ -343,7 +343,15 @@ static void on_reload(void *arg, int signo)
 	log_info("read %s anew: %zu gateway(s), %zu to stay attached",
 		 agent->options->config_path, agent->config.num_gateways,
 		 agent->config.num_wishes);
+	agent_config_warn_tls(&agent->config);
 	standing_configure(agent->standing, &agent->config);
+}
+
+static void on_day(void *arg)
+{
+	const struct agent *agent = arg;
+
+	agent_config_warn_tls(&agent->config);
 }
 
 /* Started anew, the agent may find it again. */
@@ -447,6 +455,8 @@ static enum exit_status start(struct agent *agent)
 		log_error("cannot watch signals");
 		return EXIT_FAILED;
 	}
+	if (tls_warn_daily(agent->loop, on_day, agent) < 0)
+		log_warn("no timer to warn of certificates with");
 	watch_removals(agent);
 	watch_xen(agent);
 	keep_attached(agent);

@@ -371,3 +371,15 @@ int agent_config_load_wish(const char *path, struct wish *ret_wish,
 			       "file");
 	return r;
 }
+
+void agent_config_warn_tls(const struct agent_config *config)
+{
+	bool has_tls = false;
+
+	for (size_t i = 0; i < config->num_gateways; i++)
+		has_tls |= config->gateways[i].kind == ADDRESS_TLS;
+	for (size_t i = 0; i < config->num_wishes; i++)
+		has_tls |= config->wishes[i].gateway.kind == ADDRESS_TLS;
+	if (has_tls)
+		tls_warn_of_ends(TLS_CLIENT, config->tls_dir);
+}

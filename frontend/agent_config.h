@@ -40,6 +40,9 @@ struct agent_config {
 int agent_config_load(const char *path, struct agent_config *ret_config,
 		      char why[static AGENT_WHY_BYTES]);
 
+/* A line in the log for what of its TLS folder ends soon, if it needs one. */
+void agent_config_warn_tls(const struct agent_config *config);
+
 /*
  * May that gateway be asked? The usual one only where its socket is: nobody has
  * said that there is one.

@@ -101,6 +101,7 @@ static enum exit_status check_config(const char *path)
 		log_error("%s: %s", path, why);
 		return EXIT_CONFIG;
 	}
+	agent_config_warn_tls(&config);
 	log_info("%s is a right configuration", path);
 	return EXIT_OK;
 }

@@ -50,6 +50,9 @@ enum exit_status command_address(const struct command_globals *globals,
 	if (globals->tcp_port && ret_address->kind == ADDRESS_TCP &&
 	    ret_address->port == ADDRESS_PORT_USBIP)
 		ret_address->port = globals->tcp_port;
+	if (ret_address->kind == ADDRESS_TLS)
+		tls_warn_of_ends(TLS_CLIENT,
+				 globals->tls_dir ? globals->tls_dir : TLS_DIR);
 	return EXIT_OK;
 }
 

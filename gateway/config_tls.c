@@ -2,6 +2,9 @@
 #include "gateway/config_tls.h"
 
 #include <stdio.h>
+#include <string.h>
+
+#include "vchan-transport/log.h"
 
 static int check_dir(enum tls_role role, const char *dir, const char *what,
 		     char why[static CONFIG_WHY_BYTES])
@@ -43,4 +46,48 @@ int config_check_tls(const struct config *config,
 		r = check_dir(TLS_CLIENT, remote->tls_dir, what, why);
 	}
 	return r;
+}
+
+bool config_has_tls(const struct config *config)
+{
+	for (size_t i = 0; i < config->num_listen; i++) {
+		if (config->listen[i].kind == ADDRESS_TLS)
+			return true;
+	}
+	return false;
+}
+
+/* Has an earlier remote the same folder? */
+static bool is_told(const struct config *config, size_t remote)
+{
+	const char *dir = config->remotes[remote].tls_dir;
+
+	for (size_t i = 0; i < remote; i++) {
+		if (config->remotes[i].address.kind == ADDRESS_TLS &&
+		    strcmp(config->remotes[i].tls_dir, dir) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Where listeners have the same folder, its crl.pem has been told of. */
+static void warn_of_remote(const struct config *config, const char *dir)
+{
+	char why[CHANNEL_WHY_BYTES];
+
+	if (!config_has_tls(config) || strcmp(dir, config->tls_dir) != 0)
+		tls_warn_of_ends(TLS_CLIENT, dir);
+	else if (tls_certificate_ends_soon(TLS_CLIENT, dir, why))
+		log_warn("%s", why);
+}
+
+void config_warn_tls(const struct config *config)
+{
+	if (config_has_tls(config))
+		tls_warn_of_ends(TLS_GATEWAY, config->tls_dir);
+	for (size_t i = 0; i < config->num_remotes; i++) {
+		if (config->remotes[i].address.kind == ADDRESS_TLS &&
+		    !is_told(config, i))
+			warn_of_remote(config, config->remotes[i].tls_dir);
+	}
 }

@@ -15,4 +15,10 @@
 int config_check_tls(const struct config *config,
 		     char why[static CONFIG_WHY_BYTES]);
 
+/* Does it listen for TLS? */
+bool config_has_tls(const struct config *config);
+
+/* A line in the log for each of the certificates that ends soon. */
+void config_warn_tls(const struct config *config);
+
 #endif

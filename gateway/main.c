@@ -201,8 +201,10 @@ static enum exit_status run(struct options *o, enum action action)
 			 : check(o, options.config);
 	if (status == EXIT_OK && action == ACTION_SERVE)
 		return manager_run(&options);
-	if (status == EXIT_OK && action == ACTION_CHECK)
+	if (status == EXIT_OK && action == ACTION_CHECK) {
+		config_warn_tls(options.config);
 		(void)printf("%s: ok\n", o->config_path);
+	}
 	config_free(options.config);
 	return status;
 }

@@ -14,6 +14,7 @@
 
 #include "gateway/call_rate.h"
 #include "gateway/claim.h"
+#include "gateway/config_tls.h"
 #include "gateway/listener.h"
 #include "gateway/manager_xen.h"
 #include "gateway/registry.h"
@@ -240,15 +241,6 @@ static void log_config(const struct manager *m, const char *what)
 			 config->num_rules, config->num_virtuals);
 }
 
-static bool has_tls(const struct config *config)
-{
-	for (size_t i = 0; i < config->num_listen; i++) {
-		if (config->listen[i].kind == ADDRESS_TLS)
-			return true;
-	}
-	return false;
-}
-
 /* No TLS: NULL. 0 or -errno and why. */
 static int load_revocations(const struct manager *m, const char *tls_dir,
 			    struct tls_revocations **ret_revocations,
@@ -308,6 +300,7 @@ static void on_reload(void *arg, int signo)
 	manager_xen_set_config(m->xen, config);
 	config_free(old);
 	log_config(m, "configuration reloaded");
+	config_warn_tls(config);
 	if (m->registry)
 		sessions_judge(m->sessions);
 }
@@ -429,6 +422,13 @@ static int start_remotes(struct manager *m)
 	return r;
 }
 
+static void on_day(void *arg)
+{
+	const struct manager *m = arg;
+
+	config_warn_tls(m->config);
+}
+
 /* What is revoked when it starts. */
 static int start_tls(struct manager *m)
 {
@@ -436,12 +436,16 @@ static int start_tls(struct manager *m)
 	struct tls_revocations *revocations;
 	int r;
 
-	m->has_tls = has_tls(m->config);
+	m->has_tls = config_has_tls(m->config);
 	r = load_revocations(m, m->config->tls_dir, &revocations, why);
-	if (r == 0)
-		sessions_set_revocations(m->sessions, revocations);
-	else
+	if (r < 0) {
 		log_error("%s", why);
+		return r;
+	}
+	sessions_set_revocations(m->sessions, revocations);
+	r = tls_warn_daily(m->loop, on_day, m);
+	if (r < 0)
+		log_error("cannot start: %s", strerror(-r));
 	return r;
 }
 

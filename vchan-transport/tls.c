@@ -6,7 +6,6 @@
 #include "vchan-transport/tls.h"
 
 #include <errno.h>
-#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,38 +99,6 @@ static int load_certificate(struct tls_context *c, const char *name, char *why)
 		r = tls_refuse(why, f.path, "it holds no certificate");
 	tls_file_close(&f);
 	return r;
-}
-
-/*
- * OpenSSL's decoders free copies of a key as they are. So nothing that it frees
- * keeps its contents; it allocates for handshakes, not for records.
- */
-static void *allocate(size_t bytes, const char *file, int line)
-{
-	(void)file;
-	(void)line;
-	return malloc(bytes);
-}
-
-static void release(void *memory, const char *file, int line)
-{
-	(void)file;
-	(void)line;
-	if (memory)
-		explicit_bzero(memory, malloc_usable_size(memory));
-	free(memory);
-}
-
-static void *reallocate(void *memory, size_t bytes, const char *file, int line)
-{
-	size_t kept = memory ? malloc_usable_size(memory) : 0;
-	void *moved = malloc(bytes);
-
-	if (moved && kept > 0)
-		memcpy(moved, memory, kept < bytes ? kept : bytes);
-	if (moved)
-		release(memory, file, line);
-	return moved;
 }
 
 /* One block of a PEM file; the last word of its name says what it is. */
@@ -306,8 +273,7 @@ int tls_context_new(enum tls_role role, const char *dir,
 	struct tls_context *c = calloc(1, sizeof(*c));
 	int r;
 
-	/* In vain where the program has used OpenSSL before. */
-	(void)CRYPTO_set_mem_functions(allocate, reallocate, release);
+	tls_wipe_freed_memory();
 	if (!c)
 		return tls_refuse(why, dir, strerror(ENOMEM));
 	if (strlen(dir) >= sizeof(c->dir)) {

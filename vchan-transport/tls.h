@@ -74,6 +74,21 @@ int tls_context_new(enum tls_role role, const char *dir,
 /* NULL is fine. */
 void tls_context_free(struct tls_context *context);
 
+/*
+ * Does what the folder has for a role, or its crl.pem, end within so many days,
+ * or has it? With words for a warning. A file that is missing, or cannot be
+ * read, is tell-tale enough where it is used: false.
+ */
+#define TLS_SOON_DAYS 7
+bool tls_certificate_ends_soon(enum tls_role role, const char *dir,
+			       char why[static CHANNEL_WHY_BYTES]);
+bool tls_list_ends_soon(const char *dir, char why[static CHANNEL_WHY_BYTES]);
+/* Both, as warnings in the log. */
+void tls_warn_of_ends(enum tls_role role, const char *dir);
+/* Calls `warn` now, and each day of the loop's life. 0 or -ENOMEM. */
+struct loop;
+int tls_warn_daily(struct loop *loop, void (*warn)(void *arg), void *arg);
+
 /* "sha256:HEX", 64 digits of either case: 0 or -EINVAL. */
 int tls_pin_parse(const char *text, uint8_t ret_pin[static TLS_PIN_BYTES]);
 

@@ -4,7 +4,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -14,6 +16,43 @@
 
 /* A list of some hundred thousand revoked certificates. */
 #define FILE_MAX_BYTES (16u << 20)
+
+/*
+ * OpenSSL's decoders free copies of a key as they are. So nothing that it frees
+ * keeps its contents; it allocates for handshakes, not for records.
+ */
+static void *allocate(size_t bytes, const char *file, int line)
+{
+	(void)file;
+	(void)line;
+	return malloc(bytes);
+}
+
+static void release(void *memory, const char *file, int line)
+{
+	(void)file;
+	(void)line;
+	if (memory)
+		explicit_bzero(memory, malloc_usable_size(memory));
+	free(memory);
+}
+
+static void *reallocate(void *memory, size_t bytes, const char *file, int line)
+{
+	size_t kept = memory ? malloc_usable_size(memory) : 0;
+	void *moved = malloc(bytes);
+
+	if (moved && kept > 0)
+		memcpy(moved, memory, kept < bytes ? kept : bytes);
+	if (moved)
+		release(memory, file, line);
+	return moved;
+}
+
+void tls_wipe_freed_memory(void)
+{
+	(void)CRYPTO_set_mem_functions(allocate, reallocate, release);
+}
 
 int tls_refuse(char *why, const char *path, const char *what)
 {
@@ -70,6 +109,7 @@ int tls_file_open(struct tls_file *f, const char *dir, const char *name,
 	const char *wrong = NULL;
 	int fd;
 
+	tls_wipe_freed_memory();
 	*f = (struct tls_file){ .bio = NULL };
 	(void)snprintf(f->path, sizeof(f->path), "%s/%s", dir, name);
 	fd = open(f->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);

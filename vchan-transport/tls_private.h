@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the TLS parts share (tls_file.c: a folder's files; tls.c: what is made
- * of them; tls_revoked.c: one of them; tls_peer.c and tls_judge.c: the other
- * side's certificate; channel_tls.c). OpenSSL's types end here.
+ * of them; tls_revoked.c, tls_ends.c: what some of them say; tls_peer.c,
+ * tls_judge.c: the other side's certificate; channel_tls.c). OpenSSL's types
+ * end here.
  */
 #ifndef TLS_PRIVATE_H
 #define TLS_PRIVATE_H
@@ -36,6 +37,8 @@ bool tls_file_was_last(void);
  * with no words in `why`, or with some. `num` counts them.
  */
 X509_CRL *tls_file_next_list(struct tls_file *f, size_t *num, char *why);
+/* To be called before anything else of OpenSSL: later it is in vain. */
+void tls_wipe_freed_memory(void);
 /* What is wrong with a file, into `why`; empties the queue: -ENOKEY. */
 int tls_refuse(char *why, const char *path, const char *what);
 

@@ -6,10 +6,11 @@ xusbip-ca, and a gateway of the test's own behind Python's OpenSSL."""
 import json
 import os
 import re
+import signal
 import ssl
 import subprocess
 
-from agent import Agent, agent_env
+from agent import AGENT, Agent, agent_env
 from ca import Ca
 from fake_gateway import FakeGateway, describe
 from harness import BUILD, LIMIT_S, run, wait_until
@@ -161,6 +162,30 @@ def test_who_announces_itself_is_believed_by_its_certificate_only(bench):
     assert "3-3" not in result.stdout
     assert len(result.stderr.splitlines()) == 1, result.stderr
     assert str(impostor.port) in result.stderr
+
+
+def test_a_certificate_that_ends_within_a_week_is_told(bench):
+    hosts = Hosts(bench)
+    gateway = hosts.gateway("lab", "127.0.0.1")
+    words = (r"warning: \S+client/desk/client\.pem: ends on "
+             r"[-0-9]+ [0-9:]+ UTC, and then nobody accepts it: .*\n")
+    more = f'tls_dir = "{hosts.tls_dir}"'
+    assert not hosts.xusbip("list", "-r", gateway.address).stderr
+    with Agent(bench, [gateway.address], more) as agent:
+        hosts.ca.do("renew", "desk", "--days", "6")
+        agent.process.send_signal(signal.SIGHUP)
+        agent.wait_log(words)
+
+    result = hosts.xusbip("list", "-r", gateway.address)
+    assert result.returncode == EXIT_OK and "1-1: " in result.stdout, result
+    assert re.fullmatch("xusbip: " + words, result.stderr), result.stderr
+    with Agent(bench, [gateway.address], more) as agent:
+        agent.wait_log(words)
+        done = subprocess.run([AGENT, "-c", agent.config_path, "--check-config"],
+                              text=True, capture_output=True, check=False,
+                              timeout=LIMIT_S)
+        assert done.returncode == EXIT_OK, done
+        assert re.search(words, done.stderr), done.stderr
 
 
 run(globals())

@@ -82,6 +82,8 @@ static int accept_and_look(const char *dir, int fd, const struct secret *secret)
 	struct tls_peer peer;
 	char why[CHANNEL_WHY_BYTES];
 
+	if (!tls_certificate_ends_soon(TLS_GATEWAY, dir, why))
+		return 6;
 	if (tls_context_new(TLS_GATEWAY, dir, &context, why) < 0)
 		return 1;
 	/* So that looking is known to find. */
