@@ -77,6 +77,9 @@ class Ca:
     def certificates(self):
         return json.loads(self.do("list", "--json"))["certificates"]
 
+    def pin(self, name):
+        return json.loads(self.do("show", name, "--json"))["pin"]
+
     def states(self):
         """Of each name, newest certificate first."""
         states = {}

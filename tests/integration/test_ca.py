@@ -191,7 +191,7 @@ def test_the_command_line_is_checked_before_anything_is_done(bench):
                  ("issue", "client", "anna", "192.0.2.1"), ("list", "anna"),
                  ("show",), ("show", "anna", "otto"), ("renew",), ("revoke",),
                  ("list", "--days", "1"), ("issue", "client", "a", "--json"),
-                 ("list", "--frob"), ("list", "--days"),
+                 ("list", "--frob"), ("list", "--days"), ("list", "--new-key"),
                  ("issue", "client", "a", "--name", "b"),
                  ("show", "../client/anna"), ("renew", "Anna"),
                  ("list", "-d", "")):
@@ -327,20 +327,23 @@ def test_revoking_a_serial_number_revokes_that_certificate_alone(bench):
     ca.refuse(ALREADY_THERE, "revoke", old)
 
 
-def test_renewing_makes_a_new_key_and_leaves_the_old_one_valid(bench):
+def test_renewing_keeps_the_key_and_leaves_the_old_certificate_valid(bench):
     ca = Ca(bench)
     names = ("192.0.2.1", "2001:db8::1", "other.example")
     ca.do("issue", "gateway", "lab.example", *names)
     old = ca.tree()
+    pin = ca.pin("lab.example")
     serial = ca.certificates()[0]["serial"]
 
     said = ca.do("renew", "lab.example")
 
     assert f"revoke {serial}" in said and "ssh root@lab.example" in said
-    for name in ("gateway.key", "gateway.pem"):
-        path = f"gateway/lab.example/{name}"
-        assert ca.tree()[path][1] != old[path][1]
-        assert ca.tree()[path][0] == 0o600
+    assert "a new certificate for the same key is in " in said
+    key, pem = (f"gateway/lab.example/gateway.{end}" for end in ("key", "pem"))
+    new = ca.tree()
+    assert new[key] == old[key] and new[key][0] == new[pem][0] == 0o600
+    assert new[pem] != old[pem]
+    assert ca.pin("lab.example") == pin
     assert ca.verify("gateway", "lab.example", "sslserver").endswith("OK\n")
     assert openssl("verify", "-CAfile", ca.path("ca.pem"), "-CRLfile",
                    ca.path("crl.pem"), "-crl_check",
@@ -353,13 +356,28 @@ def test_renewing_makes_a_new_key_and_leaves_the_old_one_valid(bench):
     ca.refuse(NO_SUCH_NAME, "renew", "emil")
 
 
-def test_who_was_revoked_comes_back_by_renewing(bench):
+def test_a_new_key_is_made_where_that_is_wanted(bench):
     ca = Ca(bench)
     ca.do("issue", "client", "anna")
+    pin = ca.pin("anna")
+    os.remove(ca.path("client", "anna", "client.key"))
+
+    assert "--new-key" in ca.refuse(FAILED, "renew", "anna")
+    said = ca.do("renew", "anna", "--new-key")
+
+    assert re.search(r"a new key .*\n.*pin .*: .* show anna\n", said), said
+    assert ca.pin("anna") != pin
+
+
+def test_who_was_revoked_comes_back_by_renewing_with_a_new_key(bench):
+    ca = Ca(bench)
+    ca.do("issue", "client", "anna")
+    pin = ca.pin("anna")
     ca.do("revoke", "anna")
 
     assert "revoke" not in ca.do("renew", "anna")
 
+    assert ca.pin("anna") != pin
     assert ca.verify("client", "anna", "sslclient").endswith("OK\n")
     assert ca.states() == {"anna": ["valid", "revoked"]}
 
@@ -501,7 +519,8 @@ def test_what_openssl_has_not_written_to_its_end_is_not_kept(bench):
         env = tool_before(bench, "openssl", 'PATH=${PATH#*:} openssl "$@" || '
                           f'exit; for a; do [ "$b" != {option} ] || '
                           'truncate -s 100 "$a"; b=$a; done; exit 0')
-        for args in (("issue", "client", "otto"), ("renew", "anna")):
+        for args in (("issue", "client", "otto"),
+                     ("renew", "anna", "--new-key")):
             ca.refuse(FAILED, *args, env=env)
     ca.refuse(FAILED, "revoke", "anna", env=env)
 

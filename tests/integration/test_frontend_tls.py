@@ -3,7 +3,6 @@
 """xusbip and the agent over TLS, as users have it: certificates of the real
 xusbip-ca, and a gateway of the test's own behind Python's OpenSSL."""
 
-import json
 import os
 import re
 import signal
@@ -54,9 +53,6 @@ class Hosts:
         self.ca.do("issue", "gateway", name, *addresses)
         return TlsGateway(self.ca, name, {"1-1": describe("1-1")})
 
-    def pin(self, name):
-        return json.loads(self.ca.do("show", name, "--json"))["pin"]
-
     def xusbip(self, *args, tls_dir=None, path=os.environ["PATH"]):
         env = {**agent_env(self.bench), "PATH": path}
         return subprocess.run(
@@ -88,7 +84,7 @@ def test_another_name_is_not_trusted_but_a_pin_is(bench):
     assert_fails(hosts.xusbip("list", "-r", gateway.address, "--pin", other),
                  EXIT_NOT_TRUSTED, "pin|key")
     result = hosts.xusbip("list", "-r", gateway.address, "--pin",
-                          hosts.pin("elsewhere"))
+                          hosts.ca.pin("elsewhere"))
     assert result.returncode == EXIT_OK and "1-1: " in result.stdout, \
         result.stderr
 
@@ -133,7 +129,7 @@ def test_the_agent_looks_over_tls_for_what_is_to_stay_attached(bench):
     wish = (f'attach "{{}}" {{{{ gateway = "{gateway.address}" '
             'busid = "9-9" {} }}\n')
     more = (f'tls_dir = "{hosts.tls_dir}"\n' + wish.format("one", "") +
-            wish.format("two", f'pin = "{hosts.pin("elsewhere")}"'))
+            wish.format("two", f'pin = "{hosts.ca.pin("elsewhere")}"'))
     with Agent(bench, [], more) as agent:
         agent.wait_log("warning: two: not attached: it has no such device")
         agent.wait_log("warning: one: not attached: cannot connect")
