@@ -32,8 +32,11 @@
 #define ASKING_LOOK_MS 500
 #define LOOK_MS        10000
 
-/* Who writes without an end is looked at 20 times a second. */
-#define EVENTS_AT_ONCE 64
+/*
+ * Who writes without an end is looked at 20 times a second; its events are
+ * taken each time, more than xenstored brings meanwhile, or they would pile up.
+ */
+#define EVENTS_AT_ONCE 65536
 #define LOOKS_AT_ONCE  16
 #define CALM_MS        50
 
@@ -401,8 +404,8 @@ static void wait_for_news(struct warden *w)
 			   ASK_LIMIT_MS / 1000);
 		feed(w, FRONT_ON_LIMIT);
 	}
-	if (is_calm)
-		(void)has_fired(w);
+	if (is_calm && !has_fired(w))
+		w->looks = 0;
 }
 
 /* ---- the process -------------------------------------------------------- */

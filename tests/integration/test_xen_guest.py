@@ -11,7 +11,8 @@ import time
 
 from fake_xen_gateway import CHANNELS, FakeXenGateway
 from harness import BUILD, LIMIT_S, is_alive, run, wait_until
-from xenstored import FakeXen
+from xenstore_relay import Relay
+from xenstored import READ, FakeXen
 
 XUSBIP = os.path.join(BUILD, "xusbip")
 VCHAN = os.path.join(BUILD, "tests", "integration", "xen_vchan")
@@ -337,6 +338,24 @@ def test_a_gateway_that_never_stops_writing_ends_the_channel_at_last(bench):
         print(f"# {seconds / 2:.2f} of a CPU")
         served.say("closed 4 enough")
         assert_ends(served.process, EXIT_NOT_ALLOWED, "enough")
+
+
+def test_events_of_nothing_leave_a_channel_at_rest(bench):
+    with bed(bench) as (xen, gateway), Relay(xen, GUEST) as relay:
+        relay.stand_between()
+        served = Served(xen, gateway)
+        node = f"{gateway.folder}/{served.channel}"
+
+        def looks():
+            return relay.requests.count((READ, node))
+        for _ in range(20):
+            before = looks()
+            relay.tell(node, "channel")
+            wait_until(lambda known=before: looks() > known, "it looks")
+
+        relay.wait_quiet()
+
+        assert served.process.poll() is None
 
 
 def test_a_guest_that_was_restored_lets_go_of_what_it_had(bench):

@@ -11,7 +11,9 @@ import contextlib
 import os
 import socket
 import threading
+import time
 
+from harness import wait_until
 from xenstored import HEADER, WATCH_EVENT
 
 
@@ -51,6 +53,18 @@ class Relay:
 
     def env(self):
         return {**self.xen.env(self.domid), "XENSTORED_PATH": self.path}
+
+    def stand_between(self):
+        """Between xenstored and all that is started in the domain from now."""
+        self.xen.sockets[self.domid] = self.path
+
+    def wait_quiet(self):
+        """Waits for a second without a request."""
+        def is_quiet():
+            count = len(self.requests)
+            time.sleep(1)
+            return len(self.requests) == count
+        wait_until(is_quiet, "nothing is asked any more")
 
     def before(self, number, act):
         """Does it before the request with this number from now, from 1."""

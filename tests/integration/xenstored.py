@@ -194,6 +194,7 @@ class FakeXen:
         self.xenstored = None
         self.control = None
         self.stores = {}
+        self.sockets = {}   # of domains that have a relay (xenstore_relay.py)
         self.uuids = {}
         self.processes = {}
 
@@ -380,7 +381,8 @@ class FakeXen:
                 + ":verify_asan_link_order=0:malloc_fill_byte=0")
         return {**os.environ, "FAKE_XEN_DIR": self.dir,
                 "FAKE_XEN_DOMID": str(domid),
-                "XENSTORED_PATH": os.path.join(self.dir, f"dom{domid}"),
+                "XENSTORED_PATH": self.sockets.get(
+                    domid, os.path.join(self.dir, f"dom{domid}")),
                 "LD_PRELOAD": os.path.join(BUILD, "fake_xen.so"),
                 "ASAN_OPTIONS": asan}
 
