@@ -12,13 +12,6 @@ from usbip_client import UsbipClient
 AGENT = os.path.join(BUILD, "xusbip-frontend")
 
 
-def agent_env(bench):
-    """An agent of this bench keeps nothing of the machine's attached."""
-    return {"XUSBIP_WISH_DIR": os.path.join(bench.dir, "wishes"),
-            "XUSBIP_STANDING_DIR": os.path.join(bench.dir, "standing"),
-            **os.environ}
-
-
 class Agent:
     def __init__(self, bench, gateways, more=""):
         self.port = bench.free_port()
@@ -28,7 +21,7 @@ class Agent:
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 [AGENT, "-c", self.config_path, "--debug"], stdout=log,
-                stderr=log, stdin=subprocess.DEVNULL, env=agent_env(bench))
+                stderr=log, stdin=subprocess.DEVNULL)
         wait_until(lambda: self.has_logged("ready"), "the agent is ready")
 
     def write_config(self, gateways, more=""):

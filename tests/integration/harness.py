@@ -15,7 +15,10 @@ cleaned up after it. When it fails, the logs are shown.
     run(globals())
 """
 
+import contextlib
+import errno
 import os
+import random
 import re
 import shutil
 import signal
@@ -34,6 +37,8 @@ BUILD = os.environ.get("XUSBIP_BUILD", os.path.join(ROOT, "build"))
 GATEWAY = os.path.join(BUILD, "xusbip-gateway")
 
 LIMIT_S = 15.0
+# Below those that the kernel gives to whoever asks for none.
+PORTS = range(10000, 32768)
 
 
 class Skip(Exception):
@@ -217,21 +222,34 @@ class Bench:
         self.temp = tempfile.TemporaryDirectory(prefix="xusbip-test.")
         self.dir = self.temp.name
         self.gateways = []
-        self.ports = set()
+        self.port_holds = []
+        # What is kept on a machine, or in a guest, is kept here.
+        for kind in ("standing", "wish", "xen"):
+            os.environ[f"XUSBIP_{kind.upper()}_DIR"] = self.path(kind)
 
     def free_port(self):
-        """A TCP port that nobody has, and that no other call here gave."""
+        """A TCP port that nobody has, and that nobody else gets from here
+        before this test ends: a name of the same namespace is held for it."""
         while True:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port = probe.getsockname()[1]
-            if port not in self.ports:
-                self.ports.add(port)
+            port = random.SystemRandom().choice(PORTS)
+            with contextlib.ExitStack() as stack:
+                hold = stack.enter_context(socket.socket(socket.AF_UNIX))
+                probe = stack.enter_context(socket.socket())
+                try:
+                    hold.bind(f"\0xusbip-test-port-{port}")
+                    probe.bind(("127.0.0.1", port))
+                except OSError as error:
+                    assert error.errno == errno.EADDRINUSE, error
+                    continue
+                self.port_holds.append(hold.dup())
                 return port
+
+    def path(self, name):
+        return os.path.join(self.dir, name)
 
     def file(self, name, content=b""):
         """A file in the directory; its path."""
-        path = os.path.join(self.dir, name)
+        path = self.path(name)
         with open(path, "wb") as file:
             file.write(content)
         return path
@@ -268,6 +286,8 @@ class Bench:
     def clean_up(self):
         for gateway in self.gateways:
             gateway.clean_up()
+        for hold in self.port_holds:
+            hold.close()
         self.temp.cleanup()
 
 
@@ -275,13 +295,14 @@ def run_one(number, function):
     """Runs a test and prints its line; true if it did not fail."""
     name = function.__name__.removeprefix("test_").replace("_", " ")
     bench = Bench()
+    began = time.monotonic()
     try:
         function(bench)
     except Skip as why:
         print(f"ok {number} - {name} # skip {why}", flush=True)
         return True
     except Exception:  # pylint: disable=broad-except
-        print(f"not ok {number} - {name}")
+        print(f"not ok {number} - {name} ({time.monotonic() - began:.1f} s)")
         for line in traceback.format_exc().splitlines():
             print(f"#   {line}")
         bench.show_logs()
@@ -289,7 +310,8 @@ def run_one(number, function):
         return False
     finally:
         bench.clean_up()
-    print(f"ok {number} - {name}", flush=True)
+    print(f"ok {number} - {name} ({time.monotonic() - began:.1f} s)",
+          flush=True)
     return True
 
 

@@ -9,7 +9,7 @@ import signal
 import ssl
 import subprocess
 
-from agent import AGENT, Agent, agent_env
+from agent import AGENT, Agent
 from ca import Ca
 from fake_gateway import FakeGateway, describe
 from harness import BUILD, LIMIT_S, run, wait_until
@@ -54,7 +54,7 @@ class Hosts:
         return TlsGateway(self.ca, name, {"1-1": describe("1-1")})
 
     def xusbip(self, *args, tls_dir=None, path=os.environ["PATH"]):
-        env = {**agent_env(self.bench), "PATH": path}
+        env = {**os.environ, "PATH": path}
         return subprocess.run(
             [XUSBIP, "--tls-dir", tls_dir or self.tls_dir, *args], text=True,
             capture_output=True, timeout=2 * LIMIT_S, check=False, env=env,

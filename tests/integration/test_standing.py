@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 
-from agent import AGENT, Agent, agent_env
+from agent import AGENT, Agent
 from fake_gateway import FakeGateway, describe
 from harness import BUILD, LIMIT_S, Skip, run, wait_until
 
@@ -21,10 +21,8 @@ EXIT_USAGE, EXIT_CANNOT_REACH, EXIT_CONFIG = 2, 5, 9
 LINE = "=;eth0;IPv4;lab;_xusbip._tcp;local;{host};10.0.0.2;{port};\"x=1\"\n"
 
 
-def xusbip(bench, *args, path=None):
-    env = agent_env(bench)
-    if path:
-        env["PATH"] = path
+def xusbip(*args, path=None):
+    env = {**os.environ, "PATH": path} if path else None
     return subprocess.run([XUSBIP, *args], capture_output=True, text=True,
                           timeout=4 * LIMIT_S, stdin=subprocess.DEVNULL,
                           check=False, env=env)
@@ -34,9 +32,9 @@ def section(name, gateway, device='busid = "1-1"'):
     return f'attach "{name}" {{ gateway = "{gateway}" {device} }}\n'
 
 
-def write_wish(bench, name, gateway):
+def write_wish(name, gateway):
     """As `xusbip attach --persist` does it."""
-    folder = os.path.join(bench.dir, "wishes")
+    folder = os.environ["XUSBIP_WISH_DIR"]
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, name)
     with open(path + "~", "w", encoding="utf-8") as file:
@@ -45,9 +43,9 @@ def write_wish(bench, name, gateway):
     return path
 
 
-def waiting(bench):
+def waiting():
     """What `xusbip port` shows of those that wait, by name."""
-    text = xusbip(bench, "port", "--json").stdout
+    text = xusbip("port", "--json").stdout
     shown = json.loads(text)["waiting"] if text else []
     return {each["name"]: each for each in shown}
 
@@ -68,20 +66,20 @@ def browser(bench, script):
 def test_what_a_section_names_waits_for_its_gateway(bench):
     gone = f"tcp:127.0.0.1:{bench.free_port()}"
     with Agent(bench, [], section("stick", gone)) as agent:
-        wait_until(lambda: "refused" in waiting(bench).get(
+        wait_until(lambda: "refused" in waiting().get(
             "stick", {"why": ""})["why"], "it waits")
-        shown = waiting(bench)["stick"]
+        shown = waiting()["stick"]
         assert shown["remote"] == gone and shown["device"] == "1-1"
         assert shown["state"] == "waiting" and shown["since_s"] >= 0
 
-        lines = xusbip(bench, "port").stdout.splitlines()
+        lines = xusbip("port").stdout.splitlines()
         assert lines[:2] == ["Imported USB devices", "=" * 20]
         assert re.fullmatch(rf"Waiting: stick: {gone} 1-1: .*refused.*; "
                             r"since \d+ s(; next try in \d+ s)?", lines[2])
 
         agent.process.send_signal(signal.SIGTERM)
         agent.process.wait(LIMIT_S)
-        assert not waiting(bench)
+        assert not waiting()
 
 
 def test_it_is_tried_again_and_told_once_for_each_reason(bench):
@@ -107,25 +105,25 @@ def test_one_of_a_kind_is_looked_for_and_several_are_none(bench):
 def test_a_file_is_heard_of_and_forgotten_when_it_goes(bench):
     gone = f"tcp:127.0.0.1:{bench.free_port()}"
     with Agent(bench, []) as agent:
-        path = write_wish(bench, "w1", gone)
-        wait_until(lambda: "w1" in waiting(bench), "w1 waits")
+        path = write_wish("w1", gone)
+        wait_until(lambda: "w1" in waiting(), "w1 waits")
         os.unlink(path)
         agent.wait_log("w1: is not kept attached any more")
-        assert not waiting(bench)
+        assert not waiting()
 
 
 def test_sections_come_and_go_with_the_configuration(bench):
     gone = f"tcp:127.0.0.1:{bench.free_port()}"
     with Agent(bench, [], section("one", gone)) as agent:
-        wait_until(lambda: "one" in waiting(bench), "one waits")
+        wait_until(lambda: "one" in waiting(), "one waits")
         agent.write_config([], section("two", gone))
         agent.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: list(waiting(bench)) == ["two"], "two waits")
+        wait_until(lambda: list(waiting()) == ["two"], "two waits")
 
         agent.write_config([], 'attach "three" { }')
         agent.process.send_signal(signal.SIGHUP)
         agent.wait_log("gateway is missing; the configuration stays")
-        assert list(waiting(bench)) == ["two"]
+        assert list(waiting()) == ["two"]
 
 
 def test_a_second_agent_keeps_nothing(bench):
@@ -140,11 +138,11 @@ def test_a_second_agent_keeps_nothing(bench):
 def test_notes_of_an_agent_that_was_killed_go_with_the_next(bench):
     gone = f"tcp:127.0.0.1:{bench.free_port()}"
     with Agent(bench, [], section("one", gone)) as agent:
-        wait_until(lambda: "one" in waiting(bench), "one waits")
+        wait_until(lambda: "one" in waiting(), "one waits")
         agent.process.kill()
         agent.process.wait()
     with Agent(bench, []):
-        assert not waiting(bench)
+        assert not waiting()
 
 
 def test_jobs_end_with_their_agent(bench):
@@ -193,9 +191,9 @@ def test_all_gateways_are_listed_that_answer(bench):
     gone = f"tcp:127.0.0.1:{bench.free_port()}"
     for name, address in (("a", first.address), ("b", gone),
                           ("c", second.address), ("d", first.address)):
-        write_wish(bench, name, address)
+        write_wish(name, address)
 
-    result = xusbip(bench, "list", path="/nonexistent")
+    result = xusbip("list", path="/nonexistent")
     assert result.returncode == 0, result.stderr
     assert len(result.stderr.splitlines()) == 1 and gone in result.stderr
     lines = result.stdout.splitlines()
@@ -204,19 +202,19 @@ def test_all_gateways_are_listed_that_answer(bench):
     assert lines.count(f" - {second.address}") == 1
     assert lines.count("=" * 22) == 1
 
-    found = json.loads(xusbip(bench, "list", "--json").stdout)["gateways"]
+    found = json.loads(xusbip("list", "--json").stdout)["gateways"]
     assert {each["remote"]: [device["busid"] for device in each["devices"]]
             for each in found} == {first.address: ["1-1"],
                                    second.address: ["2-1"]}
 
 
 def test_no_answer_at_all_is_a_failure(bench):
-    result = xusbip(bench, "list", path="/nonexistent")
+    result = xusbip("list", path="/nonexistent")
     assert result.returncode == EXIT_CANNOT_REACH
     assert "no gateway is known" in result.stderr
 
-    write_wish(bench, "a", f"tcp:127.0.0.1:{bench.free_port()}")
-    result = xusbip(bench, "list", path="/nonexistent")
+    write_wish("a", f"tcp:127.0.0.1:{bench.free_port()}")
+    result = xusbip("list", path="/nonexistent")
     assert result.returncode == EXIT_CANNOT_REACH
     assert len(result.stderr.splitlines()) == 1 and result.stdout == ""
 
@@ -226,7 +224,7 @@ def test_what_goes_only_with_an_address_is_refused_without(bench):
                  ["-l", "--pin", "sha256:" + 64 * "0"],
                  ["-r", "tcp:a", "--pin", "sha256:" + 64 * "0"],
                  ["-r", "tls:a", "--pin", "sha256:0"], ["-l", "-r", "a"]):
-        result = xusbip(bench, "list", *args)
+        result = xusbip("list", *args)
         assert result.returncode == EXIT_USAGE, (args, result.stderr)
         assert len(result.stderr.splitlines()) == 1, result.stderr
 
@@ -237,14 +235,14 @@ def test_what_is_announced_is_asked_over_tls_only(bench):
     path = browser(bench, f"[ \"$*\" = '-rptk _xusbip._tcp' ] || exit 1\n"
                           f"cat << 'END'\n{line}END\n")
 
-    result = xusbip(bench, "list", path=path)
+    result = xusbip("list", path=path)
     assert f"tls:127.0.0.1:{gateway.port}: " in result.stderr
     assert result.returncode != 0 and result.stdout == ""
 
 
 def test_hostile_announcements_do_no_harm(bench):
     good = FakeGateway({"1-1": describe("1-1")})
-    write_wish(bench, "a", good.address)
+    write_wish("a", good.address)
     scripts = {
         "bytes": r"printf '\033[2J\377\n=;;;;;;\033[2J;;1;\n;;;;;;;;;;\n'",
         "options": r"printf '=;a;b;c;d;e;--help;f;1;\n=;a;b;c;d;e;-;f;1;\n'",
@@ -256,7 +254,7 @@ def test_hostile_announcements_do_no_harm(bench):
         "names that are long": "printf '=;a;b;c;d;e;%0999d;f;1;\\n' 1",
     }
     for name, script in scripts.items():
-        result = xusbip(bench, "list", path=browser(bench, script))
+        result = xusbip("list", path=browser(bench, script))
         assert result.returncode == 0, (name, result.stderr)
         assert result.stderr == "", (name, result.stderr)
         assert f" - {good.address}" in result.stdout, name
@@ -266,7 +264,7 @@ def test_announcements_are_as_many_as_there_is_room_for(bench):
     port = bench.free_port()
     script = (f"i=0; while [ $i -lt 500 ]; do i=$((i + 1)); echo "
               f"\"=;a;b;c;d;e;127.0.$i.1;f;{port};\"; done")
-    result = xusbip(bench, "list", path=browser(bench, script))
+    result = xusbip("list", path=browser(bench, script))
     assert result.returncode != 0
     assert 1 < len(result.stderr.splitlines()) <= 32, result.stderr
 

@@ -14,7 +14,6 @@ import subprocess
 import threading
 import time
 
-from agent import agent_env
 from ca import Ca, openssl
 from harness import BUILD, LIMIT_S, run, wait_until
 from tls_files import ALPN, DAY_S, NAME, Lab, TlsClient
@@ -48,10 +47,10 @@ def refused_with(lab, folder, **options):
     return alert_of(lambda: lab.wrap(lab.context(folder, **options)))
 
 
-def xusbip(bench, folder, *args):
+def xusbip(folder, *args):
     return subprocess.run([XUSBIP, "--tls-dir", folder, *args], text=True,
                           capture_output=True, timeout=2 * LIMIT_S,
-                          check=False, env=agent_env(bench),
+                          check=False,
                           stdin=subprocess.DEVNULL)
 
 
@@ -128,7 +127,7 @@ def test_each_certificate_has_so_many_sessions(bench):
         except Refused as refused:
             assert refused.status == ST_NA
             assert "too many connections" in refused.reason
-    result = xusbip(bench, lab.issue("anna"), "list", "-r", lab.address)
+    result = xusbip(lab.issue("anna"), "list", "-r", lab.address)
     assert "too many connections" in result.stderr, result
     with lab.client("berta") as other:
         assert other.devlist() == {}
@@ -188,7 +187,7 @@ def test_who_is_not_accepted_reads_why_and_so_does_the_log(bench):
     ]
     for folder, alert, logged, told in refusals:
         assert refused_with(lab, folder) == alert, logged
-        result = xusbip(bench, folder, "list", "-r", lab.address)
+        result = xusbip(folder, "list", "-r", lab.address)
         assert result.returncode == EXIT_NOT_ALLOWED, result
         assert re.search(f"not accept this host's certificate: .*{told}",
                          result.stderr), result
@@ -205,7 +204,7 @@ def test_who_is_not_accepted_reads_why_and_so_does_the_log(bench):
 
 def test_a_gateway_of_another_name_reads_why_it_is_left(bench):
     lab = Lab(bench, ANNA)
-    result = xusbip(bench, lab.issue("anna"), "list", "-r",
+    result = xusbip(lab.issue("anna"), "list", "-r",
                     f"tls:localhost:{lab.port}")
     assert result.returncode == EXIT_NOT_TRUSTED, result
     assert "for lab.example, not for localhost" in result.stderr
@@ -394,7 +393,7 @@ def test_xusbip_uses_what_s_server_passes_on(bench):
             server.stdin.close()
         thread = threading.Thread(target=answer)
         thread.start()
-        result = xusbip(bench, lab.issue("anna"), "list", "-r",
+        result = xusbip(lab.issue("anna"), "list", "-r",
                         f"tls:127.0.0.1:{port}")
         thread.join()
         assert result.returncode == 0, result
@@ -460,7 +459,7 @@ def test_xusbip_goes_through_stunnel_to_a_plain_gateway(bench):
         f"cert = {lab.tls_dir}/gateway.pem\n"
         f"key = {lab.tls_dir}/gateway.key\n"))
     try:
-        result = xusbip(bench, lab.issue("anna"), "list", "-r",
+        result = xusbip(lab.issue("anna"), "list", "-r",
                         f"tls:127.0.0.1:{port}")
         assert result.returncode == 0 and "zero0: " in result.stdout, result
     finally:

@@ -51,7 +51,6 @@ class Bed:
     def __init__(self, bench, xen):
         if os.path.exists("/sys/devices/platform/vhci_hcd.0"):
             raise Skip("vhci_hcd is loaded here")
-        os.environ["XUSBIP_XEN_DIR"] = os.path.join(bench.dir, "xen")
         self.bench = bench
         self.xen = xen
         self.domid = GUEST

@@ -98,12 +98,8 @@ class Pair:
 
 
 @contextlib.contextmanager
-def bed(bench):
-    """A pretended Xen with the guest in it; what the agent keeps is below the
-    test's folder."""
-    os.environ["XUSBIP_XEN_DIR"] = os.path.join(bench.dir, "xen")
-    os.environ["XUSBIP_WISH_DIR"] = os.path.join(bench.dir, "wishes")
-    os.environ["XUSBIP_STANDING_DIR"] = os.path.join(bench.dir, "standing")
+def bed():
+    """A pretended Xen with the guest in it."""
     with FakeXen() as xen:
         xen.add_domain(GUEST)
         yield xen
@@ -116,7 +112,7 @@ def guest_runs(xen, *args):
 
 
 def test_a_want_that_cannot_be_attached_is_answered_with_the_reason(bench):
-    with bed(bench) as xen:
+    with bed() as xen:
         pair = Pair(xen)
         first = pair.want(0, "1-1")
         with GuestAgent(bench, xen):
@@ -127,7 +123,7 @@ def test_a_want_that_cannot_be_attached_is_answered_with_the_reason(bench):
 
 
 def test_an_answer_goes_with_its_want(bench):
-    with bed(bench) as xen, GuestAgent(bench, xen):
+    with bed() as xen, GuestAgent(bench, xen):
         pair = Pair(xen)
         word = pair.want(3, "1-1")
         pair.wait_answer("want/3", f"{word} failed {NO_VHCI}")
@@ -138,7 +134,7 @@ def test_an_answer_goes_with_its_want(bench):
 
 
 def test_a_want_that_becomes_another_one_is_answered_anew(bench):
-    with bed(bench) as xen, GuestAgent(bench, xen):
+    with bed() as xen, GuestAgent(bench, xen):
         pair = Pair(xen)
         word = pair.want(3, "1-1")
         pair.wait_answer("want/3", f"{word} failed {NO_VHCI}")
@@ -149,7 +145,7 @@ def test_a_want_that_becomes_another_one_is_answered_anew(bench):
 
 
 def test_a_want_is_tried_again_and_soon_when_the_devices_change(bench):
-    with bed(bench) as xen, GuestAgent(bench, xen) as agent:
+    with bed() as xen, GuestAgent(bench, xen) as agent:
         pair = Pair(xen)
         pair.want(0, "1-1")
         tries = "1-1 was not attached"
@@ -166,7 +162,7 @@ STICK = 'attach "stick" { gateway = "xen:0" busid = "1-1" }'
 
 
 def test_what_is_to_stay_is_tried_soon_when_the_devices_change(bench):
-    with bed(bench) as xen:
+    with bed() as xen:
         pair = Pair(xen)
         with GuestAgent(bench, xen, STICK) as agent:
             wait_until(lambda: pair.refuse_asks() or
@@ -182,7 +178,7 @@ def test_what_is_to_stay_is_tried_soon_when_the_devices_change(bench):
 
 
 def test_what_is_to_stay_is_not_tried_while_the_guest_holds_still(bench):
-    with bed(bench) as xen:
+    with bed() as xen:
         pair = Pair(xen)
         hold = pair.say("hold")
         with GuestAgent(bench, xen, STICK) as agent:
@@ -201,7 +197,7 @@ def test_what_is_to_stay_is_not_tried_while_the_guest_holds_still(bench):
 
 
 def test_an_answer_that_nobody_wants_any_more_goes_when_the_agent_starts(bench):
-    with bed(bench) as xen:
+    with bed() as xen:
         pair = Pair(xen)
         xen.write(f"{pair.guests}/want/7", f"{epoch()} attached 3",
                   as_domid=GUEST)
@@ -211,7 +207,7 @@ def test_an_answer_that_nobody_wants_any_more_goes_when_the_agent_starts(bench):
 
 
 def test_nothing_is_attached_while_the_guest_holds_still(bench):
-    with bed(bench) as xen, GuestAgent(bench, xen) as agent:
+    with bed() as xen, GuestAgent(bench, xen) as agent:
         pair = Pair(xen)
         hold = pair.say("hold")
         pair.wait_answer("hold", f"{hold} done")
@@ -229,7 +225,7 @@ def test_nothing_is_attached_while_the_guest_holds_still(bench):
 
 
 def test_what_was_let_go_of_is_taken_back_by_the_next_agent_too(bench):
-    with bed(bench) as xen:
+    with bed() as xen:
         pair = Pair(xen)
         held = bench.file("xen-held-0", b"1-1 1234:5678\n")
         os.mkdir(os.environ["XUSBIP_XEN_DIR"], 0o700)
@@ -250,7 +246,7 @@ def test_what_was_let_go_of_is_taken_back_by_the_next_agent_too(bench):
 
 
 def test_what_is_wanted_is_not_taken_back_twice(bench):
-    with bed(bench) as xen:
+    with bed() as xen:
         pair = Pair(xen)
         os.mkdir(os.environ["XUSBIP_XEN_DIR"], 0o700)
         kept = os.path.join(os.environ["XUSBIP_XEN_DIR"], "held-0")
@@ -266,7 +262,7 @@ def test_what_is_wanted_is_not_taken_back_twice(bench):
 
 
 def test_the_guest_itself_can_hold_still_and_go_on(bench):
-    with bed(bench) as xen, GuestAgent(bench, xen) as agent:
+    with bed() as xen, GuestAgent(bench, xen) as agent:
         pair = Pair(xen)
         driver = 7
         xen.add_domain(driver)
@@ -306,7 +302,7 @@ HOSTILE = ["", "attach", "0" * 16 + " attach 1-1", "x" * 3072,
 
 
 def test_what_is_no_word_is_no_want_and_no_hold(bench):
-    with bed(bench) as xen, GuestAgent(bench, xen) as agent:
+    with bed() as xen, GuestAgent(bench, xen) as agent:
         xen.add_domain(7)
         hostile = Pair(xen, 7)
         pair = Pair(xen)
@@ -329,7 +325,7 @@ def test_what_is_no_word_is_no_want_and_no_hold(bench):
 
 
 def test_a_gateway_that_writes_without_end_costs_twenty_looks_a_second(bench):
-    with bed(bench) as xen, GuestAgent(bench, xen) as agent:
+    with bed() as xen, GuestAgent(bench, xen) as agent:
         xen.add_domain(7)
         hostile = Pair(xen, 7)
         pair = Pair(xen)
@@ -348,7 +344,7 @@ def test_a_gateway_that_writes_without_end_costs_twenty_looks_a_second(bench):
 
 
 def test_gateways_come_and_go(bench):
-    with bed(bench) as xen, GuestAgent(bench, xen):
+    with bed() as xen, GuestAgent(bench, xen):
         for _ in range(3):
             pair = Pair(xen)
             word = pair.want(0, "1-1")
@@ -358,7 +354,7 @@ def test_gateways_come_and_go(bench):
 
 
 def test_a_domain_with_a_new_number_reads_everything_anew(bench):
-    with bed(bench) as xen, GuestAgent(bench, xen) as agent:
+    with bed() as xen, GuestAgent(bench, xen) as agent:
         pair = Pair(xen)
         word = pair.want(0, "1-1")
         pair.wait_answer("want/0", f"{word} failed {NO_VHCI}")

@@ -25,7 +25,6 @@ ZERO = 'zero "{}" {{ domains = {{ "guest" }} }}\n'
 @contextlib.contextmanager
 def bed(bench, *devices):
     """A guest that dom0 serves with these devices."""
-    os.environ["XUSBIP_XEN_DIR"] = os.path.join(bench.dir, "locks")
     with FakeXen() as xen:
         xen.add_domain(GUEST, "guest")
         gateway = bench.gateway(config(*devices), env=xen.env(0))

@@ -309,7 +309,6 @@ def test_a_number_that_is_used_again_is_another_domain(bench):
 # A driver domain.
 
 def test_a_gateway_in_a_domain_without_rights_serves_and_lets_go(bench):
-    os.environ["XUSBIP_XEN_DIR"] = os.path.join(bench.dir, "locks")
     with FakeXen() as xen:
         xen.add_domain(5, "u5")
         xen.add_domain(9, "usbvm")

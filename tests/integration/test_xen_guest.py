@@ -36,9 +36,8 @@ NO_WORDS = ["", " ", "x", "open", "{epoch}", "{epoch} ", "{epoch} open ",
 
 
 @contextlib.contextmanager
-def bed(bench, offers=True):
+def bed(offers=True):
     """A Xen with one guest, to which dom0 offers something."""
-    os.environ["XUSBIP_XEN_DIR"] = os.path.join(bench.dir, "locks")
     with FakeXen() as xen:
         xen.add_domain(GUEST, "guest")
         yield xen, FakeXenGateway(xen, GUEST) if offers else None
@@ -109,7 +108,7 @@ class Served:
 # Asking.
 
 def test_a_domain_that_offers_nothing_is_told_with_the_remedy(bench):
-    with bed(bench, offers=False) as (xen, _):
+    with bed(offers=False) as (xen, _):
         for address in ("xen:0", "xen:7", f"xen:{GUEST}"):
             assert_ends(start_list(xen, address), EXIT_CANNOT_REACH,
                         "offers nothing to this domain: is xusbip-gateway "
@@ -128,13 +127,13 @@ def test_a_machine_without_xen_is_told_so(_):
 
 
 def test_a_list_asks_for_small_rings(bench):
-    with bed(bench) as (xen, gateway):
+    with bed() as (xen, gateway):
         start_list(xen)
         assert gateway.wait_ask().ring_bytes == 16384
 
 
 def test_a_gateway_is_found_by_the_name_of_its_domain(bench):
-    with bed(bench) as (xen, gateway):
+    with bed() as (xen, gateway):
         process = start_list(xen, "xen:Domain-0")
         ask = gateway.wait_ask()
         gateway.say(ask.channel, f"{ask.epoch} closed 4 found by name")
@@ -142,7 +141,7 @@ def test_a_gateway_is_found_by_the_name_of_its_domain(bench):
 
 
 def test_a_refusal_is_shown_with_its_reason_and_status(bench):
-    with bed(bench) as (xen, gateway):
+    with bed() as (xen, gateway):
         for told, status in ((4, EXIT_NOT_ALLOWED), (7, EXIT_BUSY),
                              (10, EXIT_PROTOCOL), (11, EXIT_TIMEOUT),
                              (1, EXIT_CANNOT_REACH), (0, EXIT_CANNOT_REACH),
@@ -156,7 +155,7 @@ def test_a_refusal_is_shown_with_its_reason_and_status(bench):
 
 
 def test_an_answer_to_somebody_else_is_none(bench):
-    with bed(bench) as (xen, gateway):
+    with bed() as (xen, gateway):
         process = start_list(xen)
         ask = gateway.wait_ask()
         for text in NO_WORDS:
@@ -169,7 +168,7 @@ def test_an_answer_to_somebody_else_is_none(bench):
 
 
 def test_a_gateway_that_says_nothing_has_ten_seconds(bench):
-    with bed(bench) as (xen, gateway):
+    with bed() as (xen, gateway):
         begin = time.monotonic()
         process = start_list(xen)
         assert_ends(process, EXIT_TIMEOUT, "not answer", 30)
@@ -178,7 +177,7 @@ def test_a_gateway_that_says_nothing_has_ten_seconds(bench):
 
 
 def test_a_gateway_that_goes_while_it_is_asked_is_noticed(bench):
-    with bed(bench) as (xen, gateway):
+    with bed() as (xen, gateway):
         for folder in (gateway.folder, gateway.guest_folder):
             process = start_list(xen)
             gateway.wait_ask()
@@ -191,7 +190,7 @@ def test_a_gateway_that_goes_while_it_is_asked_is_noticed(bench):
 
 
 def test_a_word_without_rings_is_no_channel(bench):
-    with bed(bench) as (xen, gateway):
+    with bed() as (xen, gateway):
         process = start_list(xen)
         ask = gateway.wait_ask()
         gateway.say(ask.channel, f"{ask.epoch} open")
@@ -200,7 +199,7 @@ def test_a_word_without_rings_is_no_channel(bench):
 
 
 def test_a_channel_that_the_gateway_has_not_cleaned_up_is_left_alone(bench):
-    with bed(bench) as (xen, gateway):
+    with bed() as (xen, gateway):
         gateway.say(0, "0123456789abcdef closed 1 held by the kernel")
         process = start_list(xen)
         assert gateway.wait_ask().channel == 1
@@ -213,7 +212,7 @@ def test_a_channel_that_the_gateway_has_not_cleaned_up_is_left_alone(bench):
 
 
 def test_many_at_once_fit_into_the_quotas_of_a_guest(bench):
-    with bed(bench) as (xen, gateway):
+    with bed() as (xen, gateway):
         processes = [start_list(xen) for _ in range(30)]
         asks = wait_until(lambda: (a := gateway.asks()) and len(a) == 30 and a,
                           "all of them ask")
@@ -228,7 +227,7 @@ def test_many_at_once_fit_into_the_quotas_of_a_guest(bench):
 # In use.
 
 def test_a_channel_is_mapped_and_let_go_of(bench):
-    with bed(bench) as (xen, gateway):
+    with bed() as (xen, gateway):
         served = Served(xen, gateway)
         assert xen.counts()[GUEST]["mapped"] > 0
         served.process.terminate()
@@ -236,7 +235,7 @@ def test_a_channel_is_mapped_and_let_go_of(bench):
 
 
 def test_the_reason_for_the_end_of_a_conversation_is_shown(bench):
-    with bed(bench) as (xen, gateway):
+    with bed() as (xen, gateway):
         served = Served(xen, gateway)
         served.say("closed 4 the rules have changed")
         assert_ends(served.process, EXIT_NOT_ALLOWED, "the rules have changed")
@@ -260,7 +259,7 @@ def test_whatever_the_gateway_says_in_the_middle_the_guest_lets_go(bench):
         xen.rm(gateway.guest_folder)
         gateway.withdraw()
 
-    with bed(bench) as (xen, gateway):
+    with bed() as (xen, gateway):
         for ends in (garbage, another, silence, withdrawal, both_folders):
             served = Served(xen, gateway)
             ends(served)
@@ -275,7 +274,7 @@ def test_whatever_the_gateway_says_in_the_middle_the_guest_lets_go(bench):
 
 
 def test_who_does_not_let_go_is_killed(bench):
-    with bed(bench) as (xen, gateway):
+    with bed() as (xen, gateway):
         served = Served(xen, gateway)
         served.process.send_signal(signal.SIGSTOP)
         begin = time.monotonic()
@@ -286,7 +285,7 @@ def test_who_does_not_let_go_is_killed(bench):
 
 
 def test_who_does_not_map_is_killed(bench):
-    with bed(bench) as (xen, gateway):
+    with bed() as (xen, gateway):
         process = start_list(xen)
         ask = gateway.wait_ask()
         process.send_signal(signal.SIGSTOP)
@@ -296,7 +295,7 @@ def test_who_does_not_map_is_killed(bench):
 
 
 def test_a_killed_process_leaves_nothing(bench):
-    with bed(bench) as (xen, gateway):
+    with bed() as (xen, gateway):
         process = start_list(xen)
         gateway.wait_ask()
         process.kill()
@@ -307,7 +306,7 @@ def test_a_killed_process_leaves_nothing(bench):
 
 
 def test_a_killed_warden_takes_its_channel_with_it(bench):
-    with bed(bench) as (xen, gateway):
+    with bed() as (xen, gateway):
         served = Served(xen, gateway)
         for pid in wardens(xen):
             os.kill(pid, signal.SIGKILL)
@@ -324,7 +323,7 @@ def test_a_killed_warden_takes_its_channel_with_it(bench):
 
 
 def test_a_gateway_that_never_stops_writing_ends_the_channel_at_last(bench):
-    with bed(bench) as (xen, gateway):
+    with bed() as (xen, gateway):
         served = Served(xen, gateway)
         [pid] = wardens(xen)
         end = time.monotonic() + 2
@@ -359,7 +358,7 @@ def test_events_of_nothing_leave_a_channel_at_rest(bench):
 
 
 def test_a_guest_that_was_restored_lets_go_of_what_it_had(bench):
-    with bed(bench) as (xen, gateway):
+    with bed() as (xen, gateway):
         served = Served(xen, gateway)
         xen.write(f"/local/domain/{GUEST}/domid", GUEST + 1)
         served.say("open")

@@ -152,7 +152,6 @@ GUESTS_NODES = ["0", "1", "63", "64", "00", "7_", "-1", "007", "hold", "want/0",
 
 def test_no_value_of_a_guests_does_anything_outside_its_own_folder(bench):
     with FakeXen(LARGE_VALUES) as xen:
-        os.environ["XUSBIP_XEN_DIR"] = os.path.join(bench.dir, "locks")
         xen.add_domain(5, "u5")
         xen.add_domain(6, "u6")
         gateway = bench.gateway(CONFIG.format('"u5", "u6"', ""), ["--debug"],
@@ -219,7 +218,6 @@ def serve_badly(gateway, xen, ring_ref, event_channel):
 
 
 def test_no_ring_ref_and_no_event_channel_harm_a_guest(bench):
-    os.environ["XUSBIP_XEN_DIR"] = os.path.join(bench.dir, "locks")
     values = [v.encode("latin-1") for v in [*NO_NUMBERS, "\0", "x" * 3072,
                                             "\xff" * 100, "1", "12345"]]
     with FakeXen() as xen:
@@ -248,7 +246,6 @@ GATEWAYS_NODES = ["devices", "hold", "want/0", "want/007", "want/-1", "0", "63",
 
 def test_no_value_of_a_gateways_moves_an_agent_or_another_gateway(bench):
     with FakeXen(LARGE_VALUES) as xen:
-        os.environ["XUSBIP_XEN_DIR"] = os.path.join(bench.dir, "locks")
         xen.add_domain(GUEST)
         xen.add_domain(7)
         hostile, pair = Pair(xen, 7), Pair(xen)

@@ -101,7 +101,6 @@ class Bed:
 
 @contextlib.contextmanager
 def bed(bench, guests=(5,), more=""):
-    os.environ["XUSBIP_XEN_DIR"] = os.path.join(bench.dir, "locks")
     with FakeXen() as xen:
         xen.order("limit", 0, GRANT_LIMIT)
         b = Bed(bench, xen, guests, more)

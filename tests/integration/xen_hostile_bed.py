@@ -52,7 +52,6 @@ def log_lines(gateway):
 def driver_bed(bench, options=(), relay_of=None, more=""):
     """A guest, a driver domain with the gateway, and a third domain; pairs
     are made by the manager in dom0, or with a relay by the test."""
-    os.environ["XUSBIP_XEN_DIR"] = os.path.join(bench.dir, "locks")
     with FakeXen(options) as xen, contextlib.ExitStack() as stack:
         for domid, name in ((GUEST, "u5"), (6, "u6"), (DRIVER, "usbvm")):
             xen.add_domain(domid, name, limit=1 << 16)
