@@ -195,7 +195,8 @@ check-unit: $(unit_bins)	## unit tests
 		$(sort $(unit_bins))
 
 check-integration: tests	## the real programs, on this machine
-	$(Q)tests/run-tests -t 600 $(sort $(wildcard tests/integration/test_*.py))
+	$(Q)tests/run-tests -j $(TEST_JOBS) -t 600 \
+		$(sort $(wildcard tests/integration/test_*.py))
 
 # One at a time: limits in these tests are seconds of a guest that has a CPU.
 check-vm: tests	## the real programs in guests with a stock kernel
