@@ -14,6 +14,7 @@ REMOTE = 'xen:0'
 # What etc/modprobe.d brings at an installation.
 GNTALLOC_LIMIT = 16512
 GNTALLOC_PATH = '/sys/module/xen_gntalloc/parameters/limit'
+AGENT_CONFIG = '/run/frontend.conf'
 ADMIN = f'XUSBIP_ADMIN={helpers.GATEWAY_DIR}/admin.sock'
 # Neither is at a boundary of a page, nor of a transfer.
 WRITE_AT = 12345
@@ -36,7 +37,8 @@ def reload(domain, job):
 
 def start_agent(domain):
     """A Job of the guest's agent, which is ready; its configuration is empty."""
-    agent = domain.spawn(f'{helpers.AGENT} --debug -c /dev/null')
+    domain.check(f': > {AGENT_CONFIG}')
+    agent = domain.spawn(f'{helpers.AGENT} --debug -c {AGENT_CONFIG}')
     helpers.wait_for_line(agent, 'ready', limit=20)
     return agent
 
