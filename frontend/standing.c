@@ -10,9 +10,9 @@
 #include <unistd.h>
 
 #include "frontend/standing_private.h"
-#include "frontend/state_file.h"
 #include "frontend/wish_list.h"
 #include "vchan-transport/log.h"
+#include "vchan-transport/state_file.h"
 
 #define MAX_JOBS       8
 

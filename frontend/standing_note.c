@@ -11,9 +11,9 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-#include "frontend/state_file.h"
 #include "frontend/sysfs.h"
 #include "vchan-transport/log.h"
+#include "vchan-transport/state_file.h"
 
 #define TEXT_BYTES 1024
 #define DETACHED   ".detached"

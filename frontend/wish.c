@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "frontend/state_file.h"
+#include "vchan-transport/state_file.h"
 
 #define FILE_BYTES 1024
 

@@ -5,8 +5,8 @@
 #include <stdio.h>
 
 #include "frontend/agent_config.h"
-#include "frontend/state_file.h"
 #include "vchan-transport/log.h"
+#include "vchan-transport/state_file.h"
 
 size_t wish_list(struct wish ret_wishes[static WISH_MAX])
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "frontend/state_file.h"
+#include "vchan-transport/state_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
