@@ -131,32 +131,28 @@ static void answer_unknown(struct asker *a)
 static void attach(struct asker *a)
 {
 	const struct admin_request *q = &a->request;
-	int r;
 
 	if (a->guest.is_held) {
 		answer(a, EXIT_BUSY, "%s is quiesced; first: xusbip resume %s",
 		       a->guest.name, q->domain);
 		return;
 	}
-	r = wants_add(a->admin->wants, &a->guest, q->busid, q->persists != 0,
-		      on_done, a);
-	if (r == -EEXIST)
-		answer(a, EXIT_BUSY,
-		       "%s has been told to take %s already; first: xusbip "
-		       "detach --from %s -b %s",
-		       a->guest.name, q->busid, q->domain, q->busid);
-	else if (r < 0)
-		answer(a, EXIT_FAILED, "cannot tell %s to take %s: %s",
-		       a->guest.name, q->busid, strerror(-r));
+	wants_add(a->admin->wants, &a->guest, q->busid, q->persists != 0,
+		  on_done, a);
 }
 
 static void detach(struct asker *a)
 {
 	const struct admin_request *q = &a->request;
-	bool was_wanted = wants_remove(a->admin->wants, &a->guest, q->busid);
+	int r = wants_remove(a->admin->wants, &a->guest, q->busid);
 	unsigned ended = xen_revoke(a->admin->xen, a->guest.domid, q->busid);
 
-	if (was_wanted || ended > 0)
+	if (r < 0)
+		answer(a, EXIT_FAILED,
+		       "%s does not have %s now, but it will again: its "
+		       "want-%s in state_dir cannot be changed: %s",
+		       a->guest.name, q->busid, a->guest.uuid, strerror(-r));
+	else if (r > 0 || ended > 0)
 		answer(a, EXIT_OK, "detached %s from %s", q->busid,
 		       a->guest.name);
 	else

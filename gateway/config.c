@@ -220,6 +220,8 @@ static int read_config(struct config *config, cfg_t *cfg)
 		return -EINVAL;
 	get_string(cfg, "runtime_dir", config->runtime_dir,
 		   sizeof(config->runtime_dir));
+	get_string(cfg, "state_dir", config->state_dir,
+		   sizeof(config->state_dir));
 	config->ring_bytes = (size_t)cfg_getint(cfg, "ring_bytes");
 	config->vchan_ring_bytes = (size_t)cfg_getint(cfg, "vchan_ring_bytes");
 	config->budget_bytes = (size_t)cfg_getint(cfg, "budget_bytes");
@@ -297,6 +299,7 @@ static cfg_t *new_grammar(void)
 		CFG_STR("socket_mode", "0600", CFGF_NONE),
 		CFG_STR("socket_group", NULL, CFGF_NODEFAULT),
 		CFG_STR("runtime_dir", "/run/xusbip", CFGF_NONE),
+		CFG_STR("state_dir", "/var/lib/xusbip", CFGF_NONE),
 		CFG_INT("ring_bytes", CHANNEL_RING_BYTES, CFGF_NONE),
 		CFG_BOOL("xen", cfg_false, CFGF_NONE),
 		CFG_INT("vchan_ring_bytes", CONFIG_VCHAN_RING_BYTES, CFGF_NONE),

@@ -66,6 +66,7 @@ struct config {
 	mode_t socket_mode;
 	gid_t socket_group; /* (gid_t)-1: as it comes */
 	char runtime_dir[80];
+	char state_dir[80];
 	bool has_xen; /* guests of this Xen are served */
 	size_t ring_bytes;
 	size_t vchan_ring_bytes;

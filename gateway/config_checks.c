@@ -130,17 +130,16 @@ static int check_remote_address(cfg_t *cfg, cfg_opt_t *opt)
 	return -1;
 }
 
-static int check_runtime_dir(cfg_t *cfg, cfg_opt_t *opt)
+/* runtime_dir and state_dir, which are as long. */
+static int check_dir(cfg_t *cfg, cfg_opt_t *opt)
 {
 	const char *text = last_string(opt);
 
 	if (text[0] == '/' &&
 	    strlen(text) < sizeof(((struct config *)NULL)->runtime_dir))
 		return 0;
-	cfg_error(cfg,
-		  "runtime_dir = \"%s\": give an absolute path of up to "
-		  "79 bytes",
-		  text);
+	cfg_error(cfg, "%s = \"%s\": give an absolute path of up to 79 bytes",
+		  cfg_opt_name(opt), text);
 	return -1;
 }
 
@@ -493,7 +492,8 @@ static const struct {
 	{ "listen", check_listen },
 	{ "socket_mode", check_socket_mode },
 	{ "socket_group", check_socket_group },
-	{ "runtime_dir", check_runtime_dir },
+	{ "runtime_dir", check_dir },
+	{ "state_dir", check_dir },
 	{ "ring_bytes", check_ring_bytes },
 	{ "vchan_ring_bytes", check_vchan_ring_bytes },
 	{ "budget_bytes", check_budget_bytes },

@@ -285,10 +285,11 @@ static void on_reload(void *arg, int signo)
 	}
 	if (has_other_listeners(old, config) ||
 	    old->has_xen != config->has_xen ||
-	    strcmp(old->runtime_dir, config->runtime_dir) != 0)
+	    strcmp(old->runtime_dir, config->runtime_dir) != 0 ||
+	    strcmp(old->state_dir, config->state_dir) != 0)
 		log_warn("changes of listen, socket_mode, socket_group, "
-			 "peer_timeout, xen and runtime_dir apply when the "
-			 "gateway is restarted");
+			 "peer_timeout, xen, runtime_dir and state_dir apply "
+			 "when the gateway is restarted");
 	memcpy(config->runtime_dir, old->runtime_dir, sizeof(old->runtime_dir));
 	m->config = config;
 	if (m->registry)

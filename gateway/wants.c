@@ -3,239 +3,198 @@
 #include "gateway/wants.h"
 
 #include <errno.h>
-#include <fcntl.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "gateway/want_note.h"
 #include "vchan-transport/handshake.h"
 #include "vchan-transport/log.h"
 #include "vchan-transport/store.h"
 
-/* Of all guests: a driver domain has a quota of nodes. */
-#define MAX_WANTS  HANDSHAKE_CHANNELS
-#define PATH_BYTES 160
+#define WHY_BYTES (HANDSHAKE_WHY_BYTES + 240)
 
-/* Owned by the table; its place is used again. */
+/* Owned by its guest; its place is used again. */
 struct want {
 	bool is_used;
 	bool persists;
+	bool is_told;     /* its node is written */
 	bool is_answered; /* what the answer was is told */
-	struct xen_guest guest;
-	uint32_t number; /* of its node */
+	uint32_t number;  /* of its node */
 	uint64_t epoch;
 	char busid[USBIP_BUSID_BYTES];
 	xen_done_cb *on_done; /* NULL: nobody waits for the answer */
 	void *arg;
 };
 
+/* A guest that is served. Owned by the wants. */
+struct want_guest {
+	struct want_guest *next;
+	struct xen_guest id;
+	struct want table[WANTS_MAX];
+};
+
 struct wants {
 	struct store *store;
 	unsigned domid; /* of this gateway */
 	char dir[80];
-	struct want table[MAX_WANTS];
+	struct want_guest *guests;
 };
 
 /* ---- the nodes ---- */
 
-static struct want *find(struct wants *w, unsigned domid, const char *busid)
+static struct want_guest *find_guest(const struct wants *w, unsigned domid)
 {
-	for (size_t i = 0; i < MAX_WANTS; i++) {
-		struct want *want = &w->table[i];
+	struct want_guest *g = w->guests;
 
-		if (want->is_used && want->guest.domid == domid &&
-		    strcmp(want->busid, busid) == 0)
+	while (g && g->id.domid != domid)
+		g = g->next;
+	return g;
+}
+
+static struct want *find(struct want_guest *g, const char *busid)
+{
+	for (size_t i = 0; i < WANTS_MAX; i++) {
+		struct want *want = &g->table[i];
+
+		if (want->is_used && strcmp(want->busid, busid) == 0)
 			return want;
 	}
 	return NULL;
 }
 
-static bool is_number_used(const struct wants *w, unsigned domid,
-			   uint32_t number)
+static bool is_number_used(const struct want_guest *g, uint32_t number)
 {
-	for (size_t i = 0; i < MAX_WANTS; i++) {
-		const struct want *want = &w->table[i];
-
-		if (want->is_used && want->guest.domid == domid &&
-		    want->number == number)
+	for (size_t i = 0; i < WANTS_MAX; i++)
+		if (g->table[i].is_used && g->table[i].number == number)
 			return true;
-	}
 	return false;
 }
 
 /* The table is as large as a guest has numbers, so one is free. */
-static uint32_t find_number(const struct wants *w, unsigned domid)
+static uint32_t find_number(const struct want_guest *g)
 {
 	uint32_t number = 0;
 
-	while (is_number_used(w, domid, number))
+	while (is_number_used(g, number))
 		number++;
 	return number;
 }
 
-static struct want *take_place(struct wants *w, const struct xen_guest *guest,
-			       const char *busid)
+/* NULL: it has as many as there can be. */
+static struct want *take_place(struct want_guest *g, const char *busid)
 {
-	for (size_t i = 0; i < MAX_WANTS; i++) {
-		struct want *want = &w->table[i];
+	for (size_t i = 0; i < WANTS_MAX; i++) {
+		struct want *want = &g->table[i];
 
 		if (want->is_used)
 			continue;
-		*want = (struct want){ .guest = *guest };
+		*want = (struct want){ .number = find_number(g) };
 		(void)snprintf(want->busid, sizeof(want->busid), "%s", busid);
-		want->number = find_number(w, guest->domid);
 		want->is_used = true;
 		return want;
 	}
 	return NULL;
 }
 
-static int write_node(struct wants *w, const struct want *want)
+static int write_node(const struct wants *w, const struct want_guest *g,
+		      struct want *want)
 {
-	struct handshake_word word = { .verb = HANDSHAKE_ATTACH,
-				       .epoch = want->epoch };
+	struct handshake_word word = { .verb = HANDSHAKE_ATTACH };
 	char text[HANDSHAKE_WORD_BYTES];
 	char guard[HANDSHAKE_PATH_BYTES];
 	char path[HANDSHAKE_PATH_BYTES];
+	int r;
 
+	word.epoch = handshake_new_epoch();
+	if (word.epoch == 0)
+		return -EIO;
 	memcpy(word.busid, want->busid, sizeof(word.busid));
 	handshake_format(text, &word);
-	handshake_name_path(guard, w->domid, want->guest.domid, "peer");
-	handshake_want_path(path, w->domid, want->guest.domid, want->number);
-	return store_write_under(w->store, guard, path, text);
+	handshake_name_path(guard, w->domid, g->id.domid, "peer");
+	handshake_want_path(path, w->domid, g->id.domid, want->number);
+	r = store_write_under(w->store, guard, path, text);
+	want->is_told = r == 0;
+	want->epoch = word.epoch;
+	return r;
 }
 
-static void remove_want(struct wants *w, struct want *want)
+static void remove_want(const struct wants *w, const struct want_guest *g,
+			struct want *want)
 {
 	char path[HANDSHAKE_PATH_BYTES];
 	int r;
 
-	handshake_want_path(path, w->domid, want->guest.domid, want->number);
+	handshake_want_path(path, w->domid, g->id.domid, want->number);
 	r = store_remove(w->store, path);
 	if (r < 0)
 		log_warn("domain %u (%s): cannot take back that it is to have "
 			 "%s: %s",
-			 want->guest.domid, want->guest.name, want->busid,
-			 strerror(-r));
+			 g->id.domid, g->id.name, want->busid, strerror(-r));
 	want->is_used = false;
 }
 
-/* 0, or -errno and the place is free again. */
-static int write_new(struct wants *w, struct want *want)
+static const char *word_for(int r)
 {
-	int r = 0;
-
-	want->epoch = handshake_new_epoch();
-	if (want->epoch == 0)
-		r = -EIO;
-	if (r == 0)
-		r = write_node(w, want);
-	if (r < 0)
-		want->is_used = false;
-	return r;
+	return r == -ENOSPC ? "this domain has used up its quota in xenstore"
+			    : strerror(-r);
 }
 
-/* ---- what persists: a file for each guest, one bus id in a line ---- */
+/* ---- what persists ---- */
 
-static bool is_uuid(const char *text)
+/* Of one file. */
+struct load {
+	const struct wants *wants;
+	struct want_guest *guest;
+	unsigned num_left_out;
+};
+
+static void load_one(void *arg, const char *busid)
 {
-	return strlen(text) == 36 &&
-	       strspn(text, "0123456789abcdefABCDEF-") == 36;
-}
-
-static int save(const struct wants *w, const struct xen_guest *guest)
-{
-	char path[PATH_BYTES];
-	char temporary[PATH_BYTES + 4];
-	size_t count = 0;
-	int r = 0;
-	FILE *file;
-
-	if (!is_uuid(guest->uuid))
-		return -EINVAL;
-	(void)snprintf(path, sizeof(path), "%s/want-%s", w->dir, guest->uuid);
-	(void)snprintf(temporary, sizeof(temporary), "%s.new", path);
-	file = fopen(temporary, "we");
-	if (!file)
-		return -errno;
-	for (size_t i = 0; i < MAX_WANTS; i++) {
-		const struct want *want = &w->table[i];
-
-		if (want->is_used && want->persists &&
-		    want->guest.domid == guest->domid) {
-			(void)fprintf(file, "%s\n", want->busid);
-			count++;
-		}
-	}
-	if (ferror(file))
-		r = -EIO;
-	if (fclose(file) != 0)
-		r = -errno;
-	if (r == 0 && count > 0 && rename(temporary, path) < 0)
-		r = -errno;
-	if (r < 0 || count == 0)
-		(void)unlink(temporary);
-	if (r == 0 && count == 0)
-		(void)unlink(path);
-	return r;
-}
-
-static void save_or_warn(const struct wants *w, const struct xen_guest *guest)
-{
-	int r = save(w, guest);
-
-	if (r < 0)
-		log_warn("domain %u (%s): cannot note in %s what it is to have "
-			 "always: %s",
-			 guest->domid, guest->name, w->dir, strerror(-r));
-}
-
-static void load_line(struct wants *w, const struct xen_guest *guest,
-		      const char *busid)
-{
-	struct want *want = find(w, guest->domid, busid);
-	int r = -ENOSPC;
+	struct load *load = arg;
+	struct want_guest *g = load->guest;
+	struct want *want = find(g, busid);
+	int r;
 
 	if (want) { /* its node has outlived the manager before */
 		want->persists = true;
 		return;
 	}
-	want = take_place(w, guest, busid);
-	if (want) {
-		want->persists = true;
-		r = write_new(w, want);
+	want = take_place(g, busid);
+	if (!want) {
+		load->num_left_out++;
+		return;
 	}
+	want->persists = true;
+	r = write_node(load->wants, g, want);
 	if (r < 0)
-		log_warn("domain %u (%s): cannot be told to take %s: %s",
-			 guest->domid, guest->name, busid, strerror(-r));
+		log_warn("domain %u (%s): cannot be told to take %s: %s; it is "
+			 "tried again",
+			 g->id.domid, g->id.name, busid, word_for(r));
 }
 
-static void load(struct wants *w, const struct xen_guest *guest)
+static void load(const struct wants *w, struct want_guest *g)
 {
-	char path[PATH_BYTES];
-	char line[USBIP_BUSID_BYTES + 1];
-	FILE *file;
+	struct load all = { .wants = w, .guest = g };
+	int r = want_note_each(w->dir, g->id.uuid, load_one, &all);
 
-	if (!is_uuid(guest->uuid))
-		return;
-	(void)snprintf(path, sizeof(path), "%s/want-%s", w->dir, guest->uuid);
-	file = fopen(path, "re");
-	if (!file)
-		return;
-	for (size_t i = 0; i < MAX_WANTS && fgets(line, sizeof(line), file);
-	     i++) {
-		line[strcspn(line, "\n")] = '\0';
-		if (line[0] != '\0')
-			load_line(w, guest, line);
-	}
-	(void)fclose(file);
+	if (r < 0)
+		log_error("domain %u (%s): what it is to have always is not "
+			  "known: %s/want-%s: %s",
+			  g->id.domid, g->id.name, w->dir, g->id.uuid,
+			  strerror(-r));
+	if (all.num_left_out > 0)
+		log_warn("domain %u (%s): %u of the devices that it is to have "
+			 "always are left out: no domain can have more than "
+			 "%u; see %s/want-%s",
+			 g->id.domid, g->id.name, all.num_left_out, WANTS_MAX,
+			 w->dir, g->id.uuid);
 }
 
 /* ---- of a manager before this one ---- */
 
-static void adopt(struct wants *w, const struct xen_guest *guest,
-		  const char *name)
+static void adopt(const struct wants *w, struct want_guest *g, const char *name)
 {
 	char path[HANDSHAKE_PATH_BYTES];
 	char text[HANDSHAKE_WORD_BYTES];
@@ -243,40 +202,41 @@ static void adopt(struct wants *w, const struct xen_guest *guest,
 	struct want *want = NULL;
 	uint32_t number;
 
-	if (!handshake_parse_number(name, HANDSHAKE_CHANNELS - 1, &number))
+	if (!handshake_parse_number(name, WANTS_MAX - 1, &number))
 		return;
-	handshake_want_path(path, w->domid, guest->domid, number);
+	handshake_want_path(path, w->domid, g->id.domid, number);
 	if (store_read(w->store, path, text, sizeof(text)) >= 0 &&
 	    handshake_parse(text, &word) && word.verb == HANDSHAKE_ATTACH &&
-	    !find(w, guest->domid, word.busid))
-		want = take_place(w, guest, word.busid);
+	    !find(g, word.busid))
+		want = take_place(g, word.busid);
 	if (!want) {
 		(void)store_remove(w->store, path);
 		return;
 	}
 	want->number = number;
 	want->epoch = word.epoch;
+	want->is_told = true;
 }
 
-static void adopt_all(struct wants *w, const struct xen_guest *guest)
+static void adopt_all(const struct wants *w, struct want_guest *g)
 {
 	char(*names)[STORE_NAME_BYTES];
 	char path[HANDSHAKE_PATH_BYTES];
 	int count;
 
-	names = calloc(HANDSHAKE_CHANNELS, sizeof(*names));
+	names = calloc(WANTS_MAX, sizeof(*names));
 	if (!names)
 		return;
-	handshake_name_path(path, w->domid, guest->domid, "want");
-	count = store_list(w->store, path, names, HANDSHAKE_CHANNELS);
+	handshake_name_path(path, w->domid, g->id.domid, "want");
+	count = store_list(w->store, path, names, WANTS_MAX);
 	for (int i = 0; i < count; i++)
-		adopt(w, guest, names[i]);
+		adopt(w, g, names[i]);
 	free(names);
 }
 
 /* ---- guests ---- */
 
-int wants_new(struct store *store, const char *runtime_dir,
+int wants_new(struct store *store, const char *state_dir,
 	      unsigned gateway_domid, struct wants **ret_wants)
 {
 	struct wants *w = calloc(1, sizeof(*w));
@@ -285,21 +245,40 @@ int wants_new(struct store *store, const char *runtime_dir,
 		return -ENOMEM;
 	w->store = store;
 	w->domid = gateway_domid;
-	(void)snprintf(w->dir, sizeof(w->dir), "%s", runtime_dir);
+	(void)snprintf(w->dir, sizeof(w->dir), "%s", state_dir);
 	*ret_wants = w;
 	return 0;
 }
 
 void wants_free(struct wants *w)
 {
+	if (!w)
+		return;
+	while (w->guests) {
+		struct want_guest *g = w->guests;
+
+		w->guests = g->next;
+		free(g);
+	}
 	free(w);
 }
 
 void wants_guest_came(struct wants *w, const struct xen_guest *guest)
 {
+	struct want_guest *g;
+
 	wants_guest_left(w, guest->domid);
-	adopt_all(w, guest);
-	load(w, guest);
+	g = calloc(1, sizeof(*g));
+	if (!g) {
+		log_error("domain %u (%s): cannot be told what to take: %s",
+			  guest->domid, guest->name, strerror(ENOMEM));
+		return;
+	}
+	g->id = *guest;
+	g->next = w->guests;
+	w->guests = g;
+	adopt_all(w, g);
+	load(w, g);
 	wants_review(w, guest->domid);
 }
 
@@ -314,132 +293,205 @@ static void tell(struct want *want, enum exit_status status, const char *text)
 
 void wants_guest_left(struct wants *w, unsigned domid)
 {
-	for (size_t i = 0; i < MAX_WANTS; i++) {
-		struct want *want = &w->table[i];
+	struct want_guest *g = find_guest(w, domid);
+	struct want_guest **at = &w->guests;
 
-		if (!want->is_used || want->guest.domid != domid)
-			continue;
-		want->is_used = false;
-		tell(want, EXIT_CANNOT_REACH, "the domain is gone");
-	}
+	if (!g)
+		return;
+	while (*at != g)
+		at = &(*at)->next;
+	*at = g->next;
+	for (size_t i = 0; i < WANTS_MAX; i++)
+		if (g->table[i].is_used)
+			tell(&g->table[i], EXIT_CANNOT_REACH,
+			     "the domain is gone");
+	free(g);
 }
 
 /* ---- answers ---- */
 
-static void on_attached(struct want *want, uint32_t port)
+static void on_attached(const struct want_guest *g, struct want *want,
+			uint32_t port)
 {
 	char text[160];
 
 	(void)snprintf(text, sizeof(text), "attached %s to %s at its port %02u",
-		       want->busid, want->guest.name, port);
-	log_info("domain %u (%s): has attached %s", want->guest.domid,
-		 want->guest.name, want->busid);
+		       want->busid, g->id.name, port);
+	log_info("domain %u (%s): has attached %s", g->id.domid, g->id.name,
+		 want->busid);
 	tell(want, EXIT_OK, text);
 }
 
-static void on_failed(struct wants *w, struct want *want,
-		      const struct handshake_word *word)
+static void on_failed(const struct wants *w, const struct want_guest *g,
+		      struct want *want, const struct handshake_word *word)
 {
 	enum exit_status status = EXIT_FAILED;
-	char text[HANDSHAKE_WHY_BYTES + 160];
+	char text[WHY_BYTES];
 
 	if (word->status > EXIT_OK && word->status <= EXIT_NOT_TRUSTED)
 		status = word->status;
 	(void)snprintf(text, sizeof(text), "%s did not attach %s: %s%s",
-		       want->guest.name, want->busid, word->why,
+		       g->id.name, want->busid, word->why,
 		       want->persists ? "; it tries again" : "");
-	log_warn("domain %u: %s", want->guest.domid, text);
+	log_warn("domain %u: %s", g->id.domid, text);
 	if (!want->persists)
-		remove_want(w, want);
+		remove_want(w, g, want);
 	tell(want, status, text);
 }
 
-static void review(struct wants *w, struct want *want)
+static void review(const struct wants *w, const struct want_guest *g,
+		   struct want *want)
 {
 	char path[HANDSHAKE_PATH_BYTES];
 	char text[HANDSHAKE_WORD_BYTES];
 	struct handshake_word word;
 
-	handshake_want_path(path, want->guest.domid, w->domid, want->number);
+	handshake_want_path(path, g->id.domid, w->domid, want->number);
 	if (store_read(w->store, path, text, sizeof(text)) < 0 ||
 	    !handshake_parse(text, &word) || word.epoch != want->epoch)
 		return;
 	want->is_answered = true;
 	if (word.verb == HANDSHAKE_ATTACHED)
-		on_attached(want, word.port);
+		on_attached(g, want, word.port);
 	else if (word.verb == HANDSHAKE_FAILED)
-		on_failed(w, want, &word);
+		on_failed(w, g, want, &word);
 	else
 		want->is_answered = false;
 }
 
 void wants_review(struct wants *w, unsigned domid)
 {
-	for (size_t i = 0; i < MAX_WANTS; i++) {
-		struct want *want = &w->table[i];
+	struct want_guest *g = find_guest(w, domid);
 
-		if (want->is_used && want->guest.domid == domid &&
-		    !want->is_answered)
-			review(w, want);
+	for (size_t i = 0; g && i < WANTS_MAX; i++) {
+		struct want *want = &g->table[i];
+
+		if (want->is_used && !want->is_told)
+			(void)write_node(w, g, want);
+		if (want->is_used && !want->is_answered)
+			review(w, g, want);
 	}
 }
 
 void wants_session_ended(struct wants *w, unsigned domid, const char *busid)
 {
-	struct want *want = find(w, domid, busid);
+	struct want_guest *g = find_guest(w, domid);
+	struct want *want = g ? find(g, busid) : NULL;
 
 	/* Until it is answered the guest may still be trying. */
 	if (want && !want->persists && want->is_answered)
-		remove_want(w, want);
+		remove_want(w, g, want);
 }
 
 /* ---- the administrator ---- */
 
-int wants_add(struct wants *w, const struct xen_guest *guest, const char *busid,
-	      bool persists, xen_done_cb *on_done, void *arg)
-{
-	struct want *want = find(w, guest->domid, busid);
-	int r;
+static enum exit_status refuse(char why[static WHY_BYTES],
+			       enum exit_status status, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
 
-	if (want)
-		return -EEXIST;
-	want = take_place(w, guest, busid);
-	if (!want)
-		return -ENOSPC;
-	want->persists = persists;
-	r = write_new(w, want);
-	if (r < 0)
-		return r;
-	want->on_done = on_done;
-	want->arg = arg;
-	if (persists)
-		save_or_warn(w, guest);
-	return 0;
+static enum exit_status refuse(char why[static WHY_BYTES],
+			       enum exit_status status, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	(void)vsnprintf(why, WHY_BYTES, fmt, args);
+	va_end(args);
+	return status;
 }
 
-bool wants_remove(struct wants *w, const struct xen_guest *guest,
-		  const char *busid)
+/* Notes it first: what is asked for and not noted would be forgotten. */
+static enum exit_status begin(const struct wants *w, const struct want_guest *g,
+			      struct want *want, char why[static WHY_BYTES])
 {
-	struct want *want = find(w, guest->domid, busid);
+	const char *uuid = g->id.uuid;
+	int r = want->persists ? want_note_add(w->dir, uuid, want->busid) : 0;
 
-	if (!want)
-		return false;
-	remove_want(w, want);
+	if (r < 0)
+		return refuse(why, EXIT_FAILED,
+			      "cannot note in %s that %s is to have %s always: "
+			      "%s; see state_dir in xusbip-gateway.conf(5)",
+			      w->dir, g->id.name, want->busid, strerror(-r));
+	r = write_node(w, g, want);
+	if (r == 0)
+		return EXIT_OK;
 	if (want->persists)
-		save_or_warn(w, guest);
-	tell(want, EXIT_FAILED, "it was taken back meanwhile");
-	return true;
+		(void)want_note_remove(w->dir, uuid, want->busid);
+	return refuse(why, EXIT_FAILED, "cannot tell %s to take %s: %s",
+		      g->id.name, want->busid, word_for(r));
+}
+
+static enum exit_status place(struct want_guest *g, const char *busid,
+			      struct want **ret_want,
+			      char why[static WHY_BYTES])
+{
+	if (find(g, busid))
+		return refuse(why, EXIT_BUSY,
+			      "%s has been told to take %s already; first: "
+			      "xusbip detach --from %s -b %s",
+			      g->id.name, busid, g->id.name, busid);
+	*ret_want = take_place(g, busid);
+	if (!*ret_want)
+		return refuse(why, EXIT_BUSY,
+			      "%s has been told to take %u devices, and no "
+			      "domain can be told more; first: xusbip detach "
+			      "--from %s -b BUSID",
+			      g->id.name, WANTS_MAX, g->id.name);
+	return EXIT_OK;
+}
+
+void wants_add(struct wants *w, const struct xen_guest *guest,
+	       const char *busid, bool persists, xen_done_cb *on_done,
+	       void *arg)
+{
+	struct want_guest *g = find_guest(w, guest->domid);
+	enum exit_status status = EXIT_FAILED;
+	struct want *want = NULL;
+	char why[WHY_BYTES] = "the gateway has no memory left";
+
+	if (g) {
+		g->id = *guest; /* it may have another name by now */
+		status = place(g, busid, &want, why);
+	}
+	if (want) {
+		want->persists = persists;
+		status = begin(w, g, want, why);
+		want->is_used = status == EXIT_OK;
+		want->on_done = status == EXIT_OK ? on_done : NULL;
+		want->arg = arg;
+	}
+	if (status != EXIT_OK)
+		on_done(arg, status, why);
+}
+
+int wants_remove(struct wants *w, const struct xen_guest *guest,
+		 const char *busid)
+{
+	struct want_guest *g = find_guest(w, guest->domid);
+	struct want *want = g ? find(g, busid) : NULL;
+	int r = want_note_remove(w->dir, guest->uuid, busid);
+
+	if (want) {
+		remove_want(w, g, want);
+		tell(want, EXIT_FAILED, "it was taken back meanwhile");
+	}
+	if (r < 0 && r != -ENOENT)
+		return r;
+	return want || r == 0;
 }
 
 void wants_forget_asker(struct wants *w, void *arg)
 {
-	for (size_t i = 0; i < MAX_WANTS; i++) {
-		struct want *want = &w->table[i];
+	for (struct want_guest *g = w->guests; g; g = g->next) {
+		for (size_t i = 0; i < WANTS_MAX; i++) {
+			struct want *want = &g->table[i];
 
-		if (!want->is_used || !want->on_done || want->arg != arg)
-			continue;
-		want->on_done = NULL;
-		if (!want->persists)
-			remove_want(w, want);
+			if (!want->is_used || !want->on_done ||
+			    want->arg != arg)
+				continue;
+			want->on_done = NULL;
+			if (!want->persists)
+				remove_want(w, g, want);
+		}
 	}
 }

@@ -353,7 +353,8 @@ static int begin(struct xen *xen)
 	env->gateway = (unsigned)r;
 	(void)snprintf(xen->folder, sizeof(xen->folder),
 		       "/local/domain/%u/data/xusbip", env->gateway);
-	r = wants_new(env->store, env->runtime_dir, env->gateway, &env->wants);
+	r = wants_new(env->store, env->config->state_dir, env->gateway,
+		      &env->wants);
 	if (r == 0)
 		r = start_timers(xen);
 	if (r == 0)

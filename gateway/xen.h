@@ -57,7 +57,7 @@ int xen_find_guest(const struct xen *xen, const char *domain,
 /* The i-th one served: 0, or -ENOENT. */
 int xen_guest_at(const struct xen *xen, size_t i, struct xen_guest *ret_guest);
 
-/* Once, later: how it went, in words. */
+/* Once: how it went, in words. */
 typedef void xen_done_cb(void *arg, enum exit_status status, const char *text);
 /* 0, or -ENOENT without a call. */
 int xen_hold(struct xen *xen, const char *domain, xen_done_cb *on_done,

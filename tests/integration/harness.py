@@ -84,6 +84,7 @@ class Gateway:
         self.number = len(bench.gateways)
         self.port = bench.free_port()
         self.runtime_dir = os.path.join(bench.dir, f"run{self.number}")
+        self.state_dir = os.path.join(bench.dir, f"state{self.number}")
         self.socket = os.path.join(self.runtime_dir, "gateway.sock")
         self.config_path = os.path.join(bench.dir, f"{self.number}.conf")
         self.log_path = os.path.join(bench.dir, f"{self.number}.log")
@@ -99,6 +100,8 @@ class Gateway:
                      f'"unix:{self.socket}" }}\n')
         if "runtime_dir" not in config:
             head += f'runtime_dir = "{self.runtime_dir}"\n'
+        if "state_dir" not in config:
+            head += f'state_dir = "{self.state_dir}"\n'
         if "calls_per_second" not in config:
             head += "calls_per_second = 100000\n"
         with open(self.config_path, "w", encoding="utf-8") as file:

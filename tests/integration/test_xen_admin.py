@@ -6,6 +6,7 @@ vhci_hcd, so an attachment gets as far as that."""
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -23,8 +24,8 @@ zero "zero0" { domains = { "guest5" } }
 zero "zero1" { domains = { "guest5" } }
 """
 REQUEST = struct.Struct("=III64s32s")
-(EXIT_OK, EXIT_USAGE, EXIT_NO_DEVICE, EXIT_CANNOT_REACH, EXIT_NO_VHCI,
- EXIT_BUSY, EXIT_PROTOCOL) = (0, 2, 3, 5, 6, 7, 10)
+(EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_NO_DEVICE, EXIT_CANNOT_REACH,
+ EXIT_NO_VHCI, EXIT_BUSY, EXIT_PROTOCOL) = (0, 1, 2, 3, 5, 6, 7, 10)
 WANTS = f"/local/domain/0/data/xusbip/{GUEST}/want"
 ANSWERS = f"/local/domain/{GUEST}/data/xusbip/0/want"
 
@@ -57,7 +58,7 @@ class Bed:
         self.uuid = xen.add_domain(GUEST)
         self.gateway = bench.gateway(CONFIG, env=xen.env(0))
         self.socket = os.path.join(self.gateway.runtime_dir, "admin.sock")
-        self.kept = os.path.join(self.gateway.runtime_dir,
+        self.kept = os.path.join(self.gateway.state_dir,
                                  f"want-{self.uuid}")
         self.wait_served()
 
@@ -174,6 +175,34 @@ def test_a_device_that_persists_outlives_the_manager_and_the_domain(bench):
         bed.works("detached zero0", "detach", "--from", bed.uuid, "-b",
                   "zero0")
         assert bed.wants(6) == {} and not os.path.exists(bed.kept)
+
+
+def test_a_device_that_persists_outlives_a_new_start_of_the_machine(bench):
+    with new_bed(bench) as bed, GuestAgent(bed):
+        bed.fails(EXIT_NO_VHCI, "; it tries again",
+                  *bed.attach("zero0", "--persist"))
+    bed.gateway.wait_exit()
+    shutil.rmtree(bed.gateway.runtime_dir)
+
+    with FakeXen() as xen:
+        xen.add_domain(9, "guest5", bed.uuid)
+        bed.xen = xen
+        bed.gateway.env = xen.env(0)
+        bed.gateway.start()
+        bed.wait_served(9)
+
+        wait_until(lambda: bed.wants(9), "the domain is told")
+        assert bed.wants(9)["0"].endswith(" attach zero0")
+
+
+def test_what_cannot_be_noted_is_refused_rather_than_forgotten(bench):
+    with new_bed(bench) as bed:
+        bench.file(os.path.basename(bed.gateway.state_dir))
+
+        bed.fails(EXIT_FAILED, "cannot note in", *bed.attach("zero0",
+                                                             "--persist"))
+
+        assert bed.wants() == {}
 
 
 def test_a_domain_that_is_not_served_is_answered_with_those_that_are(bench):

@@ -61,6 +61,7 @@ an_empty_file_listens_on_the_socket_and_exports_nothing(void **state)
 	assert_int_equal(config->listen[0].kind, ADDRESS_UNIX);
 	assert_string_equal(config->listen[0].host, "/run/xusbip/gateway.sock");
 	assert_string_equal(config->runtime_dir, "/run/xusbip");
+	assert_string_equal(config->state_dir, "/var/lib/xusbip");
 	assert_int_equal(config->socket_mode, 0600);
 	assert_int_equal(config->ring_bytes, CHANNEL_RING_BYTES);
 	assert_int_equal(config->budget_bytes, 8 << 20);
@@ -82,6 +83,7 @@ static void every_word_is_read(void **state)
 		"socket_mode = \"0660\"\n"
 		"socket_group = \"root\"\n"
 		"runtime_dir = \"/x\"\n"
+		"state_dir = \"/y\"\n"
 		"ring_bytes = 131072\n"
 		"budget_bytes = 1048576\n"
 		"max_sessions = 900\n"
@@ -108,6 +110,7 @@ static void every_word_is_read(void **state)
 	assert_int_equal(c->socket_mode, 0660);
 	assert_int_equal(c->socket_group, 0);
 	assert_string_equal(c->runtime_dir, "/x");
+	assert_string_equal(c->state_dir, "/y");
 	assert_int_equal(c->ring_bytes, 131072);
 	assert_int_equal(c->budget_bytes, 1048576);
 	assert_int_equal(c->max_sessions, 900);
@@ -316,6 +319,7 @@ static const struct {
 	{ "socket_mode = \"4755\"", 1, "octal" },
 	{ "socket_group = \"no such group\"", 1, "no such group" },
 	{ "runtime_dir = \"run\"", 1, "absolute" },
+	{ "state_dir = \"lib\"", 1, "state_dir = \"lib\": give an absolute" },
 	{ "ring_bytes = 65535", 1, "65536" },
 	{ "ring_bytes = 33554432", 1, "16777216" },
 	{ "ring_bytes = 65537", 1, "power of two" },
