@@ -22,6 +22,11 @@ static enum exit_status cannot_connect(const char *path, int r)
 			  "with sudo");
 		return EXIT_NOT_ALLOWED;
 	}
+	if (r == -EAGAIN) {
+		log_error("the gateway of this machine has too many requests "
+			  "to answer; try again");
+		return EXIT_TIMEOUT;
+	}
 	log_error("cannot ask the gateway of this machine at %s: %s; is "
 		  "xusbip-gateway running here, with xen = true?",
 		  path, strerror(-r));
@@ -89,7 +94,6 @@ enum exit_status cmd_admin_run(const struct cmd_admin *asked)
 	if (r > 0)
 		return show(asked, &answer);
 	log_error("the gateway did not answer: %s",
-		  r == -EPIPE ? "it has ended, or has too much to do"
-			      : strerror(-r));
+		  r == -EPIPE ? "it has ended" : strerror(-r));
 	return r == -ETIMEDOUT ? EXIT_TIMEOUT : EXIT_CANNOT_REACH;
 }

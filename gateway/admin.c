@@ -20,8 +20,8 @@
 #include "vchan-transport/log.h"
 #include "vchan-transport/loop.h"
 
-#define MAX_ASKERS    16
-#define BACKLOG       16
+#define MAX_ASKERS    64
+#define BACKLOG       256 /* who comes when there is no place */
 #define ASK_LIMIT_MS  5000u
 #define ANSWERED_MS   1000u /* for the asker to hang up */
 #define NAMED_DOMAINS 8
@@ -57,10 +57,14 @@ struct admin {
 
 static void hang_up(struct asker *a)
 {
+	struct admin *admin = a->admin;
+
 	loop_watch_stop(a->watch);
 	loop_timer_stop(a->limit);
 	(void)close(a->sock);
-	*a = (struct asker){ .admin = a->admin };
+	*a = (struct asker){ .admin = admin };
+	/* Whoever waits for this place. */
+	(void)loop_watch_set(admin->watch, POLLIN);
 }
 
 static void answer(struct asker *a, enum exit_status status, const char *fmt,
@@ -245,6 +249,14 @@ static void on_limit(void *arg)
 	       a->request.persists ? " It will be told when it is" : "");
 }
 
+/* As when there was no place for a minute. */
+static bool has_given_up(const struct asker *a)
+{
+	char byte;
+
+	return recv(a->sock, &byte, 1, MSG_DONTWAIT | MSG_PEEK) == 0;
+}
+
 static void on_word(void *arg, short revents)
 {
 	struct asker *a = arg;
@@ -255,7 +267,7 @@ static void on_word(void *arg, short revents)
 	(void)revents;
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
-	if (n <= 0 || a->state != ASKER_ASKING) {
+	if (n <= 0 || a->state != ASKER_ASKING || has_given_up(a)) {
 		forget(a);
 		hang_up(a);
 		return;
@@ -292,15 +304,19 @@ static struct asker *find_place(struct admin *admin)
 static void on_call(void *arg, short revents)
 {
 	struct admin *admin = arg;
-	int sock =
-		accept4(admin->sock, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	struct asker *a = find_place(admin);
+	int sock;
 	int r;
 
 	(void)revents;
+	if (!a) {
+		(void)loop_watch_set(admin->watch, 0);
+		return;
+	}
+	sock = accept4(admin->sock, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (sock < 0)
 		return;
-	if (!a || !is_root(sock)) {
+	if (!is_root(sock)) {
 		(void)close(sock);
 		return;
 	}

@@ -2,8 +2,8 @@
 /*
  * admin.h - the administrator's socket: RUNTIME_DIR/admin.sock, where xusbip
  * asks for what is done to guests (vchan-transport/admin.h). A request waits
- * for its answer in a connection of its own; nobody waits longer than
- * ADMIN_LIMIT_MS, and there are 16 connections at most.
+ * for its answer in a connection of its own, and no longer than ADMIN_LIMIT_MS.
+ * 64 are served at once; who comes when there are more waits to be accepted.
  */
 #ifndef GATEWAY_ADMIN_H
 #define GATEWAY_ADMIN_H

@@ -7,12 +7,14 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 int admin_connect(const char *path)
 {
 	struct sockaddr_un at = { .sun_family = AF_UNIX };
+	struct timeval limit = { .tv_sec = ADMIN_LIMIT_MS / 1000 };
 	int sock;
 	int r = 0;
 
@@ -22,7 +24,10 @@ int admin_connect(const char *path)
 	sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	if (sock < 0)
 		return -errno;
-	if (connect(sock, (const struct sockaddr *)&at, sizeof(at)) < 0)
+	/* While the gateway has no room for one more, connecting waits. */
+	if (setsockopt(sock, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) <
+		    0 ||
+	    connect(sock, (const struct sockaddr *)&at, sizeof(at)) < 0)
 		r = -errno;
 	if (r < 0) {
 		(void)close(sock);

@@ -46,7 +46,10 @@ struct admin_answer {
 	char text[ADMIN_TEXT_BYTES];
 };
 
-/* Connects: the socket, -ENOENT or -ECONNREFUSED (no gateway), or -errno. */
+/*
+ * Connects: the socket, -ENOENT or -ECONNREFUSED (no gateway), -EAGAIN if it
+ * has too much to do, or -errno.
+ */
 int admin_connect(const char *path);
 
 /*

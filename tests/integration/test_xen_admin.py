@@ -18,11 +18,7 @@ from xenstored import FakeXen
 
 XUSBIP = os.path.join(BUILD, "xusbip")
 GUEST = 5
-CONFIG = """listen = { }
-xen = true
-zero "zero0" { domains = { "guest5" } }
-zero "zero1" { domains = { "guest5" } }
-"""
+CONFIG = "listen = { }\nxen = true\n"
 REQUEST = struct.Struct("=III64s32s")
 (EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_NO_DEVICE, EXIT_CANNOT_REACH,
  EXIT_NO_VHCI, EXIT_BUSY, EXIT_PROTOCOL) = (0, 1, 2, 3, 5, 6, 7, 10)
@@ -49,14 +45,16 @@ class GuestAgent(Agent):
 class Bed:
     """A pretended Xen with a gateway in dom0 and a guest."""
 
-    def __init__(self, bench, xen):
+    def __init__(self, bench, xen, zeros):
         if os.path.exists("/sys/devices/platform/vhci_hcd.0"):
             raise Skip("vhci_hcd is loaded here")
         self.bench = bench
         self.xen = xen
         self.domid = GUEST
         self.uuid = xen.add_domain(GUEST)
-        self.gateway = bench.gateway(CONFIG, env=xen.env(0))
+        self.gateway = bench.gateway(
+            CONFIG + "".join(f'zero "{busid}" {{ domains = {{ "guest5" }} }}\n'
+                             for busid in zeros), env=xen.env(0))
         self.socket = os.path.join(self.gateway.runtime_dir, "admin.sock")
         self.kept = os.path.join(self.gateway.state_dir,
                                  f"want-{self.uuid}")
@@ -106,9 +104,9 @@ class Bed:
 
 
 @contextlib.contextmanager
-def new_bed(bench):
+def new_bed(bench, zeros=("zero0", "zero1")):
     with FakeXen() as xen:
-        yield Bed(bench, xen)
+        yield Bed(bench, xen, zeros)
 
 
 def test_the_reason_why_a_guest_did_not_attach_reaches_the_administrator(bench):
@@ -181,7 +179,7 @@ def test_a_device_that_persists_outlives_a_new_start_of_the_machine(bench):
     with new_bed(bench) as bed, GuestAgent(bed):
         bed.fails(EXIT_NO_VHCI, "; it tries again",
                   *bed.attach("zero0", "--persist"))
-    bed.gateway.wait_exit()
+        bed.gateway.kill()
     shutil.rmtree(bed.gateway.runtime_dir)
 
     with FakeXen() as xen:
@@ -302,14 +300,43 @@ def test_a_request_of_another_shape_is_answered_so(bench):
                 assert sock.recv(4096) == b""
 
 
-def test_askers_beyond_the_limit_are_sent_away_and_others_come_later(bench):
+def test_thirty_pushes_at_the_same_moment_are_all_answered(bench):
+    zeros = [f"zero{i}" for i in range(30)]
+    with new_bed(bench, zeros) as bed, GuestAgent(bed):
+        pushes = {busid: bed.start(*bed.attach(busid)) for busid in zeros}
+
+        for busid, push in pushes.items():
+            out, err = push.communicate(timeout=90)
+            assert push.returncode == EXIT_NO_VHCI, (busid, out, err)
+            assert f"guest5 did not attach {busid}: vhci_hcd is" in err, err
+        assert bed.wants() == {}
+
+
+def test_who_asks_when_there_is_no_place_waits_for_one(bench):
+    request = REQUEST.pack(1, 1, 0, b"guest5", b"zero0")
     with new_bed(bench) as bed:
-        askers = [call(bed) for _ in range(17)]
-        assert askers[16].recv(1) == b""
+        waiting = bed.start(*bed.attach("zero0"))
+        wait_until(bed.wants, "the guest is told")
+        askers = [call(bed) for _ in range(80)]
+        gone = call(bed)
+        gone.send(REQUEST.pack(1, 0, 1, b"guest5", b"zero1"))
+        gone.close()
+        last = call(bed)
+        last.send(request)
+        last.settimeout(1)
+        try:
+            assert not last.recv(1), "it is not accepted"
+        except TimeoutError:
+            pass
+
         for sock in askers:
             sock.close()
 
-        bed.fails(EXIT_NO_DEVICE, "has no device", *bed.detach("zero0"))
+        last.settimeout(LIMIT_S)
+        assert struct.unpack_from("=I", last.recv(4096))[0] == EXIT_OK
+        last.close()
+        assert "was taken back" in waiting.communicate(timeout=LIMIT_S)[1]
+        assert bed.wants() == {} and not os.path.exists(bed.kept)
 
 
 def test_the_command_line_is_judged_before_anybody_is_asked(_):
