@@ -16,9 +16,11 @@ from harness import LIMIT_S, is_alive, run, wait_until
 from xen_gateway_bed import (BY_EVENT_S, CONFIG, EXIT_CANNOT_REACH,
                              EXIT_FAILED, EXIT_TIMEOUT, XUSBIP, GuestAgent,
                              bed)
+from xenstore_relay import Relay
 from xenstored import FakeXen
 
 IS_INTRODUCED = 17  # of xenstored's requests
+UNHEARD_S = 30
 
 
 # A life.
@@ -259,14 +261,39 @@ def test_who_is_not_to_be_seen_is_let_go_in_the_end(bench):
             wait_gone(b, 5, 15)
 
 
-def test_a_death_without_any_event_is_found_by_looking(bench):
-    with bed(bench) as (b, guest):
-        guest.open(0)
-        b.gateway.signal(signal.SIGSTOP)
-        b.xen.drop_release_events()
-        b.xen.destroy(5)
-        b.gateway.signal(signal.SIGCONT)
-        wait_gone(b, 5, 30)
+def make_disk(bench):
+    """A section for guests 5 and 6."""
+    path = bench.file("disk.img", bytes(65536))
+    return f'disk "disk0" {{ image = "{path}" domains = {{ "u5", "u6" }} }}\n'
+
+
+def check_dies_unheard(xen, gateway, relays, agent):
+    """Neither the gateway nor xenstored hears anything from now on, and yet
+    what its guest 5 had is free in time."""
+    claim = os.path.join(gateway.runtime_dir, "disk0.lock")
+    with agent, agent.client() as client:
+        client.import_("disk0")
+        assert os.path.exists(claim)
+        for relay in relays:
+            relay.loses_events = True
+        xen.drop_release_events()
+        since = time.monotonic()
+        xen.destroy(5)
+        wait_until(lambda: not os.path.exists(claim), "it is free", UNHEARD_S)
+        print(f"# free after {time.monotonic() - since:.1f} s")
+    wait_until(lambda: not gateway.sessions(), "its sessions have ended")
+    wait_until(lambda: 5 not in xen.counts(), "it is no zombie")
+
+
+def test_a_death_of_which_every_event_is_lost_frees_its_device_in_time(bench):
+    with bed(bench, (5, 6), make_disk(bench), has_relay=True) as (b, *_):
+        with GuestAgent(bench, b.xen, 6) as agent:
+            check_dies_unheard(b.xen, b.gateway, [b.relay],
+                               GuestAgent(bench, b.xen, 5))
+            wait_gone(b, 5, 15)
+            b.relay.loses_events = False
+            with agent.client() as client:
+                client.import_("disk0")
 
 
 def test_a_domain_that_dies_while_there_is_no_manager_leaves_nothing(bench):
@@ -307,6 +334,24 @@ def test_a_number_that_is_used_again_is_another_domain(bench):
 
 
 # A driver domain.
+
+def test_a_driver_domain_that_hears_of_no_death_frees_its_device_too(bench):
+    os.environ["XUSBIP_XEN_DIR"] = os.path.join(bench.dir, "locks")
+    with (FakeXen() as xen, Relay(xen, 0) as managers,
+          Relay(xen, 9) as gateways):
+        xen.add_domain(5, "u5")
+        xen.add_domain(9, "usbvm")
+        bench.gateway('gateway "usbvm" { domains = { "u5" } }',
+                      ["--manager"], managers.env())
+        gateway = bench.gateway(CONFIG.format('"u5"', make_disk(bench)),
+                                ["--debug"], gateways.env())
+        FakeXenGuest(xen, 5, gateway=9)
+        check_dies_unheard(xen, gateway, [managers, gateways],
+                           GuestAgent(bench, xen, 5, gateway=9))
+        wait_until(lambda: not xen.exists("/local/domain/9/data/xusbip/5"),
+                   "its folder is gone")
+        gateway.clean_up()
+
 
 def test_a_gateway_in_a_domain_without_rights_serves_and_lets_go(bench):
     with FakeXen() as xen:

@@ -13,12 +13,13 @@ import subprocess
 import time
 
 from fake_xen_guest import FakeXenGuest
-from harness import run, wait_until
+from harness import LIMIT_S, is_alive, run, wait_until
 from xen_gateway_bed import XUSBIP, GuestAgent, bed
 from xen_hostile_bed import (DRIVER, EPOCH, GUEST, assert_lists, driver_bed,
                              folder, lists, log_lines, make_pair)
 from xenstored import DIRECTORY, HEADER, WRITE, Store
 
+STORM_S = 10
 IS_SANITIZED = "san" in os.environ.get("XUSBIP_BUILD", "")
 # Of one guest's channels (docs/protocol.md, "Guests"): so many in a row, then
 # one a second; and one line a second about those that are refused.
@@ -173,6 +174,52 @@ def test_a_guest_that_opens_and_shuts_its_folder_fills_no_log(bench):
         xen.chmod(guest.folder, f"n{GUEST}", f"r{DRIVER}", as_domid=GUEST)
         guest.wait_open(0, guest.ask(0))
         assert len(log_lines(gateway)) < 15, log_lines(gateway)
+
+
+# Raising a channel's event without end.
+
+def cpu_of(pids):
+    return [cpu_s(pid) for pid in pids]
+
+
+def take(b, guest):
+    """The process of a guest that has a device in channel 0, and the session
+    that serves it."""
+    _, client = guest.open(0)
+    pid, = b.gateway.sessions()
+    client.stdin.write(b"import mine\n")
+    client.stdin.flush()
+    claim = os.path.join(b.gateway.runtime_dir, "mine.lock")
+    wait_until(lambda: os.path.exists(claim), "it has its device")
+    return client, pid
+
+
+def test_a_storm_of_events_costs_its_session_alone_which_can_be_ended(bench):
+    more = 'zero "mine" { domains = { "u5" } }\n'
+    with bed(bench, (5, 6), more) as (b, guest, _):
+        with GuestAgent(bench, b.xen, 6) as agent:
+            client, session = take(b, guest)
+            pids = session, b.gateway.process.pid
+            before = cpu_of(pids)
+            client.stdin.write(b"storm\n")
+            client.stdin.flush()
+            end = time.monotonic() + STORM_S
+            rounds = 0
+            while time.monotonic() < end:
+                attach_once(b, agent)
+                rounds += 1
+            used = [now - then for now, then in zip(cpu_of(pids), before)]
+            done = b.admin("detach", "--from", "u5", "-b", "mine")
+            _, err = done.communicate(timeout=LIMIT_S)
+            assert done.returncode == 0, err
+            wait_until(lambda: not is_alive(session), "the session has ended")
+            assert client.poll() is None
+            guest.let_go(0, client)
+            print(f"# {used[0]:.1f} s of a CPU for the session, {used[1]:.1f} "
+                  f"for the manager; {rounds} attachments meanwhile")
+            assert used[1] < used[0]
+            attach_once(b, agent)
+        b.wait_clean()
 
 
 # Events that say nothing, and none that say something.

@@ -17,6 +17,7 @@ import subprocess
 from agent import AGENT, Agent
 from fake_xen_guest import FakeXenGuest
 from harness import BUILD, LIMIT_S, wait_until
+from xenstore_relay import Relay
 from xenstored import FakeXen
 
 XUSBIP = os.path.join(BUILD, "xusbip")
@@ -37,13 +38,15 @@ CONFIG = ("listen = {{ }}\nxen = true\nmax_sessions = 900\n"
 class Bed:
     """A Xen with guests u5, u6, … and a gateway in dom0 for them."""
 
-    def __init__(self, bench, xen, guests, more):
+    def __init__(self, bench, xen, guests, more, relay):
         self.xen = xen
+        self.relay = relay
         self.names = ", ".join(f'"u{domid}"' for domid in guests)
         self.more = more
         for domid in guests:
             xen.add_domain(domid, f"u{domid}")
-        self.gateway = bench.gateway(self.config(), ["--debug"], xen.env(0))
+        env = relay.env() if relay else xen.env(0)
+        self.gateway = bench.gateway(self.config(), ["--debug"], env)
         self.guests = [FakeXenGuest(xen, domid) for domid in guests]
 
     def config(self, names=None, more=None):
@@ -100,10 +103,11 @@ class Bed:
 
 
 @contextlib.contextmanager
-def bed(bench, guests=(5,), more=""):
-    with FakeXen() as xen:
+def bed(bench, guests=(5,), more="", has_relay=False):
+    with FakeXen() as xen, contextlib.ExitStack() as stack:
         xen.order("limit", 0, GRANT_LIMIT)
-        b = Bed(bench, xen, guests, more)
+        relay = stack.enter_context(Relay(xen, 0)) if has_relay else None
+        b = Bed(bench, xen, guests, more, relay)
         try:
             yield b, *b.guests
         finally:
@@ -114,11 +118,12 @@ def bed(bench, guests=(5,), more=""):
 class GuestAgent(Agent):
     """An agent in a domain, for the stock tools' port."""
 
-    def __init__(self, bench, xen, domid):  # pylint: disable=super-init-not-called
+    # pylint: disable-next=super-init-not-called
+    def __init__(self, bench, xen, domid, gateway=0):
         self.port = bench.free_port()
         self.log_path = bench.file(f"agent{domid}.log")
         self.config_path = os.path.join(bench.dir, f"agent{domid}.conf")
-        self.write_config(["xen:0"])
+        self.write_config([f"xen:{gateway}"])
         with open(self.log_path, "ab") as log:
             self.process = xen.start(domid, [AGENT, "-c", self.config_path,
                                              "--debug"],

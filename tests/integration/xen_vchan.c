@@ -4,8 +4,10 @@
  * lines on its standard input:
  *
  *     send TEXT    puts TEXT into the ring
+ *     import BUSID puts what USB/IP asks for a device into the ring
  *     state        says "state IS_OPEN EVENTS", the events counted so far
  *     scribble N   writes noise of this seed over what both sides share
+ *     storm        raises the event without end, until there is a line again
  *     sandbox      enters the sandbox that a session runs in
  *     close        closes its end, and stays
  *
@@ -26,7 +28,8 @@
 
 #include "vchan-transport/sandbox.h"
 
-#define MAX_TEXT 4096
+#define MAX_TEXT     4096
+#define STORM_EVENTS 1000 /* between two looks at the input */
 
 struct end {
 	struct libxenvchan *vchan; /* NULL: closed */
@@ -98,6 +101,31 @@ static void scribble(const struct libxenvchan *vchan, unsigned seed)
 	(void)xenevtchn_notify(vchan->event, vchan->event_port);
 }
 
+static void import(struct libxenvchan *vchan, const char *busid)
+{
+	struct {
+		unsigned char head[8];
+		char busid[32];
+	} request = { .head = { 0x01, 0x11, 0x80, 0x03 } };
+
+	(void)snprintf(request.busid, sizeof(request.busid), "%s", busid);
+	printf("sent %d\n", libxenvchan_send(vchan, &request, sizeof(request)));
+}
+
+static void storm(struct libxenvchan *vchan)
+{
+	struct pollfd input = { .fd = STDIN_FILENO, .events = POLLIN };
+	unsigned long count = 0;
+
+	printf("storms\n");
+	while (poll(&input, 1, 0) == 0) {
+		for (int i = 0; i < STORM_EVENTS; i++)
+			(void)xenevtchn_notify(vchan->event, vchan->event_port);
+		count += STORM_EVENTS;
+	}
+	printf("stormed %lu\n", count);
+}
+
 static void on_command(struct end *end, char *line)
 {
 	char *text = line;
@@ -119,6 +147,10 @@ static void on_command(struct end *end, char *line)
 	} else if (strcmp(verb, "scribble") == 0 && text) {
 		scribble(end->vchan, (unsigned)strtoul(text, NULL, 10));
 		printf("scribbled\n");
+	} else if (strcmp(verb, "import") == 0 && text) {
+		import(end->vchan, text);
+	} else if (strcmp(verb, "storm") == 0) {
+		storm(end->vchan);
 	} else if (strcmp(verb, "sandbox") == 0) {
 		printf("sandbox %d\n", sandbox_enter(SANDBOX_SESSION));
 	} else {
