@@ -54,6 +54,21 @@ static void begin_hold(struct xen_gateway *g)
 	}
 }
 
+/* What is wanted is attached again because it is, not because it was. */
+static void become_held(struct xen_gateway *g)
+{
+	g->hold = HOLD_HELD;
+	for (size_t i = 0; i < MAX_TASKS; i++) {
+		struct task *want = &g->wants[i];
+
+		if (want->state == TASK_NONE)
+			continue;
+		(void)xen_notes_drop(g->domid, want->note.busid);
+		if (want->is_gone)
+			task_forget(g, want);
+	}
+}
+
 static void let_go_of_all(struct xen_gateway *g)
 {
 	char domid[12];
@@ -69,7 +84,7 @@ static void let_go_of_all(struct xen_gateway *g)
 		return;
 	/* Then the gateway takes them. */
 	gateway_log_start(g, "let go of its devices", r);
-	g->hold = HOLD_HELD;
+	become_held(g);
 }
 
 static void on_hold_end(struct xen_gateway *g, int status)
@@ -78,7 +93,7 @@ static void on_hold_end(struct xen_gateway *g, int status)
 
 	if (job_end(&g->hold_job, status, text) != EXIT_OK)
 		log_warn("%s: %s", g->address, text);
-	g->hold = HOLD_HELD;
+	become_held(g);
 }
 
 static bool is_wanted(const struct xen_gateway *g, const char *busid)

@@ -88,7 +88,11 @@ void task_wait(struct task *task, uint64_t at_ms);
 /* Waits longer each time. */
 void task_retry(struct task *task);
 void task_attach(struct xen_gateway *g, struct task *task);
-/* The want is gone: undoes what was done for it. */
+void task_forget(struct xen_gateway *g, struct task *want);
+/*
+ * The want is gone: undoes what was done for it. While everything is let go of
+ * it may be noted to be taken back at any moment, so it stays until that is done.
+ */
 void task_let_go(struct xen_gateway *g, struct task *want);
 void task_on_job_end(struct xen_gateway *g, struct task *task, int wstatus);
 

@@ -72,7 +72,7 @@ void task_clear(struct task *task)
 	*task = (struct task){ .started_ms = task->started_ms };
 }
 
-static void task_forget(struct xen_gateway *g, struct task *want)
+void task_forget(struct xen_gateway *g, struct task *want)
 {
 	char path[HANDSHAKE_PATH_BYTES];
 
@@ -151,7 +151,7 @@ void task_let_go(struct xen_gateway *g, struct task *want)
 	if (want->is_gone)
 		return;
 	want->is_gone = true;
-	if (want->state == TASK_WAITING)
+	if (want->state == TASK_WAITING && g->hold != HOLD_HOLDING)
 		task_forget(g, want);
 	else if (want->state == TASK_ATTACHING)
 		job_cancel(&want->job);
@@ -209,14 +209,13 @@ void task_on_job_end(struct xen_gateway *g, struct task *task, int wstatus)
 	char text[JOB_TEXT_BYTES];
 	enum exit_status status = job_end(&task->job, wstatus, text);
 	bool was_attaching = task->state == TASK_ATTACHING;
-	bool is_over = status != EXIT_OK || g->hold == HOLD_HOLDING;
 
 	if (!was_attaching && status != EXIT_OK)
 		log_warn("%s: %s", g->address, text);
-	if (!was_attaching || (task->is_gone && is_over))
+	if (g->hold == HOLD_HOLDING)
+		task_wait(task, 0); /* what is attached is let go of */
+	else if (!was_attaching || (task->is_gone && status != EXIT_OK))
 		task_forget(g, task);
-	else if (g->hold == HOLD_HOLDING)
-		task_wait(task, 0); /* what it has attached is let go of */
 	else if (status != EXIT_OK)
 		on_failed(g, task, status, text);
 	else if (is_want(g, task))
