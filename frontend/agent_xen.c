@@ -18,6 +18,7 @@
 
 #define MAX_GATEWAYS    AGENT_MAX_GATEWAYS
 #define LOOK_EVERY_MS   50u
+#define LOOK_AGAIN_MS   1000u /* after a failure */
 #define EVENTS_PER_TURN 64
 
 #define OWN_FOLDER      "data/xusbip"
@@ -48,6 +49,7 @@ struct agent_xen {
 	unsigned domid;             /* ours */
 	bool is_dirty;              /* what is ours is to be read again */
 	uint64_t look_ms;           /* the next look, at the earliest */
+	int look_error;             /* of the last one, or 0 */
 	struct handshake_word word; /* this guest's own hold or resume */
 	uint64_t answered_epoch;
 	struct place places[MAX_GATEWAYS];
@@ -147,19 +149,6 @@ static int look_for_gateways(struct agent_xen *x)
 
 /* ---- what is ours ---- */
 
-static int look_at_word(struct agent_xen *x)
-{
-	char text[HANDSHAKE_WORD_BYTES];
-	int r = store_read(x->store, OWN_WORD, text, sizeof(text));
-
-	if (r == -ECONNRESET)
-		return r;
-	x->word = (struct handshake_word){ 0 };
-	if (r >= 0)
-		(void)handshake_parse(text, &x->word);
-	return 0;
-}
-
 static int look_at_own(struct agent_xen *x)
 {
 	int domid = store_domid(x->store);
@@ -174,36 +163,46 @@ static int look_at_own(struct agent_xen *x)
 			drop(x, &x->places[i]);
 		x->domid = (unsigned)domid;
 	}
-	r = look_at_word(x);
+	r = xen_gateway_read_word(x->store, OWN_WORD, &x->word);
 	return r < 0 ? r : look_for_gateways(x);
 }
 
+static bool is_dirty(const struct place *place)
+{
+	return place->gateway &&
+	       (place->is_dirty || xen_gateway_needs_look(place->gateway));
+}
+
+/* What could not be read is as it was, and is looked at again. */
 static int look(struct agent_xen *x)
 {
-	int r = 0;
+	int result = 0;
 
 	if (x->is_dirty) {
-		x->is_dirty = false;
-		r = look_at_own(x);
+		result = look_at_own(x);
+		x->is_dirty = result < 0;
 	}
-	for (size_t i = 0; i < MAX_GATEWAYS && r == 0; i++) {
+	for (size_t i = 0; i < MAX_GATEWAYS && result != -ECONNRESET; i++) {
 		struct place *place = &x->places[i];
+		int r;
 
-		if (!place->gateway || !place->is_dirty)
+		if (!is_dirty(place))
 			continue;
 		place->is_dirty = false;
 		r = xen_gateway_look(place->gateway);
+		if (r < 0)
+			result = r;
 	}
-	return r;
+	return result;
 }
 
 static bool is_any_dirty(const struct agent_xen *x)
 {
-	bool is_dirty = x->is_dirty;
+	bool is_any = x->is_dirty;
 
 	for (size_t i = 0; i < MAX_GATEWAYS; i++)
-		is_dirty = is_dirty || x->places[i].is_dirty;
-	return is_dirty;
+		is_any = is_any || is_dirty(&x->places[i]);
+	return is_any;
 }
 
 /* Answers the guest's own word when every gateway's devices are settled. */
@@ -269,6 +268,17 @@ static void lose(struct agent_xen *x, int r)
 	x->events.on_lost(x->events.arg);
 }
 
+static int look_at_last(struct agent_xen *x, uint64_t now_ms)
+{
+	int r = look(x);
+
+	x->look_ms = now_ms + (r < 0 ? LOOK_AGAIN_MS : LOOK_EVERY_MS);
+	if (r < 0 && r != x->look_error)
+		log_warn("cannot read xenstore: %s; looks again", strerror(-r));
+	x->look_error = r;
+	return r;
+}
+
 /* Looks if it is time to, does what is due, and sets the timer for the next. */
 static void turn(struct agent_xen *x)
 {
@@ -278,16 +288,12 @@ static void turn(struct agent_xen *x)
 
 	if (x->error < 0)
 		return;
-	if (is_any_dirty(x) && now_ms >= x->look_ms) {
-		x->look_ms = now_ms + LOOK_EVERY_MS;
-		r = look(x);
-	}
+	if (is_any_dirty(x) && now_ms >= x->look_ms)
+		r = look_at_last(x, now_ms);
 	if (r == -ECONNRESET) {
 		lose(x, r);
 		return;
 	}
-	if (r < 0)
-		log_warn("cannot read xenstore: %s", strerror(-r));
 	next_ms = step(x);
 	pass_news_on(x);
 	if (is_any_dirty(x) && x->look_ms < next_ms)

@@ -229,9 +229,6 @@ uint64_t xen_gateway_step(struct xen_gateway *g)
 	uint64_t now_ms = clock_ms();
 	uint64_t next_ms = XEN_GATEWAY_NEVER;
 
-	/* An error of the store is seen by the next look of the agent's. */
-	if (g->needs_look)
-		(void)xen_gateway_look(g);
 	step_hold(g);
 	check_attached(g, now_ms);
 	for (size_t i = 0; i < MAX_TASKS; i++) {
@@ -260,6 +257,11 @@ bool xen_gateway_on_child(struct xen_gateway *g, pid_t pid, int status)
 }
 
 /* ---- beginning and end ---- */
+
+bool xen_gateway_needs_look(const struct xen_gateway *g)
+{
+	return g->needs_look;
+}
 
 unsigned xen_gateway_domid(const struct xen_gateway *g)
 {

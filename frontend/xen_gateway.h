@@ -17,6 +17,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+struct handshake_word;
 struct store;
 struct xen_gateway;
 
@@ -30,8 +31,16 @@ void xen_gateway_free(struct xen_gateway *gateway);
 
 unsigned xen_gateway_domid(const struct xen_gateway *gateway);
 
-/* Something in its folder may have changed: reads all of it. 0, -ECONNRESET. */
+/*
+ * Something in its folder may have changed: reads all of it. 0 or -errno: then
+ * what it wanted it still wants, and it needs another look.
+ */
 int xen_gateway_look(struct xen_gateway *gateway);
+bool xen_gateway_needs_look(const struct xen_gateway *gateway);
+
+/* HANDSHAKE_NONE if none is there: 0; -errno if that is not known. */
+int xen_gateway_read_word(struct store *store, const char *path,
+			  struct handshake_word *ret_word);
 
 /* The guest itself wants to hold still, or no more. */
 void xen_gateway_set_held(struct xen_gateway *gateway, bool is_held);

@@ -10,35 +10,60 @@
 
 /* ---- what the gateway says ---- */
 
-static int read_word(struct xen_gateway *g, const char *path,
-		     struct handshake_word *ret_word)
+/* Not there, not for this domain, or too much for a word: that is known. */
+static bool is_no_word(int r)
+{
+	return r == -ENOENT || r == -EACCES || r == -EMSGSIZE || r == -EBADMSG;
+}
+
+int xen_gateway_read_word(struct store *store, const char *path,
+			  struct handshake_word *ret_word)
 {
 	char text[HANDSHAKE_WORD_BYTES];
-	int r = store_read(g->store, path, text, sizeof(text));
+	int r = store_read(store, path, text, sizeof(text));
 
+	if (r < 0 && !is_no_word(r))
+		return r;
 	*ret_word = (struct handshake_word){ 0 };
 	if (r >= 0)
 		(void)handshake_parse(text, ret_word);
-	return r == -ECONNRESET ? r : 0;
+	return 0;
 }
 
 /* Attached by an agent before this one, and still there? */
-static void adopt(struct xen_gateway *g, struct task *want)
+static int adopt(struct xen_gateway *g, struct task *want)
 {
 	char path[HANDSHAKE_PATH_BYTES];
 	struct handshake_word word;
 	struct record record;
+	int r;
 
 	handshake_want_path(path, g->own, g->domid, task_number(g, want));
-	if (read_word(g, path, &word) < 0 || word.verb != HANDSHAKE_ATTACHED ||
+	r = xen_gateway_read_word(g->store, path, &word);
+	if (r < 0 || word.verb != HANDSHAKE_ATTACHED ||
 	    word.epoch != want->epoch ||
 	    record_read(RECORD_DIR, word.port, &record) < 0 ||
 	    strcmp(record.host, g->address) != 0 ||
 	    strcmp(record.busid, want->note.busid) != 0 ||
 	    record_identify(RECORD_DIR, word.port, &want->record) < 0)
-		return;
+		return r;
 	want->port = word.port;
 	want->state = TASK_ATTACHED;
+	return 0;
+}
+
+static int begin_want(struct xen_gateway *g, struct task *want,
+		      const struct handshake_word *word)
+{
+	int r;
+
+	want->epoch = word->epoch;
+	memcpy(want->note.busid, word->busid, sizeof(word->busid));
+	task_wait(want, 0);
+	r = adopt(g, want);
+	if (r < 0)
+		task_clear(want);
+	return r;
 }
 
 static int look_at_want(struct xen_gateway *g, const char *name)
@@ -53,20 +78,16 @@ static int look_at_want(struct xen_gateway *g, const char *name)
 		return 0;
 	want = &g->wants[number];
 	handshake_want_path(path, g->domid, g->own, number);
-	r = read_word(g, path, &word);
+	r = xen_gateway_read_word(g->store, path, &word);
 	if (r < 0 || word.verb != HANDSHAKE_ATTACH ||
 	    !import_is_busid(word.busid))
 		return r;
-	if (want->state == TASK_NONE) {
-		want->epoch = word.epoch;
-		memcpy(want->note.busid, word.busid, sizeof(word.busid));
-		task_wait(want, 0);
-		adopt(g, want);
-	}
+	if (want->state == TASK_NONE)
+		r = begin_want(g, want, &word);
 	/* Another one waits until this one has gone. */
 	want->is_seen = want->epoch == word.epoch &&
 			strcmp(want->note.busid, word.busid) == 0;
-	return 0;
+	return r;
 }
 
 static int look_at_wants(struct xen_gateway *g)
@@ -78,7 +99,7 @@ static int look_at_wants(struct xen_gateway *g)
 
 	handshake_name_path(path, g->domid, g->own, "want");
 	count = store_list(g->store, path, names, MAX_TASKS);
-	if (count == -ECONNRESET)
+	if (count < 0 && !is_no_word(count))
 		return count;
 	for (size_t i = 0; i < MAX_TASKS; i++)
 		g->wants[i].is_seen = false;
@@ -121,7 +142,7 @@ static int look_at_devices(struct xen_gateway *g)
 
 	handshake_name_path(path, g->domid, g->own, "devices");
 	r = store_read(g->store, path, text, sizeof(text));
-	if (r == -ECONNRESET)
+	if (r < 0 && !is_no_word(r))
 		return r;
 	g->has_devices = r >= 0;
 	if (strcmp(text, g->devices) == 0)
@@ -144,7 +165,7 @@ static int look_at_hold(struct xen_gateway *g)
 	int r;
 
 	handshake_name_path(path, g->domid, g->own, "hold");
-	r = read_word(g, path, &word);
+	r = xen_gateway_read_word(g->store, path, &word);
 	if (r < 0)
 		return r;
 	if (word.verb != HANDSHAKE_HOLD && word.verb != HANDSHAKE_RESUME)
@@ -152,9 +173,11 @@ static int look_at_hold(struct xen_gateway *g)
 	g->word = word;
 	handshake_name_path(path, g->own, g->domid, "name");
 	r = store_read(g->store, path, g->name, sizeof(g->name));
+	if (r < 0 && !is_no_word(r))
+		return r;
 	if (r < 0)
 		g->name[0] = '\0';
-	return r == -ECONNRESET ? r : 0;
+	return 0;
 }
 
 int xen_gateway_look(struct xen_gateway *g)
@@ -167,8 +190,12 @@ int xen_gateway_look(struct xen_gateway *g)
 		r = look_at_devices(g);
 	if (r == 0)
 		r = look_at_hold(g);
-	if (r == 0 && !g->has_looked)
+	if (r < 0) {
+		g->needs_look = true;
+		return r;
+	}
+	if (!g->has_looked)
 		remove_stale_answers(g);
 	g->has_looked = true;
-	return r;
+	return 0;
 }

@@ -65,7 +65,7 @@ struct xen_gateway {
 	uint64_t answered_epoch;
 	bool is_held_here;
 	bool has_looked;
-	bool needs_look; /* at its next step */
+	bool needs_look;
 	bool has_devices;
 	bool has_news; /* its devices changed, or it holds or goes on */
 	char devices[64];

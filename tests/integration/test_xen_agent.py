@@ -11,7 +11,8 @@ import time
 
 from agent import AGENT, Agent
 from harness import BUILD, LIMIT_S, Skip, run, wait_until
-from xenstored import FakeXen
+from xenstore_relay import Relay
+from xenstored import READ, RM, FakeXen
 
 XUSBIP = os.path.join(BUILD, "xusbip")
 GUEST = 5
@@ -341,6 +342,31 @@ def test_a_gateway_that_writes_without_end_costs_twenty_looks_a_second(bench):
         word = pair.want(0, "1-1")
 
         pair.wait_answer("want/0", f"{word} failed {NO_VHCI}")
+
+
+def test_a_want_that_cannot_be_read_for_a_while_is_kept_and_read_again(bench):
+    with bed() as xen, Relay(xen, GUEST) as relay:
+        relay.stand_between()
+        with GuestAgent(bench, xen) as agent:
+            pair = Pair(xen)
+            word = pair.want(0, "1-1")
+            pair.wait_answer("want/0", f"{word} failed {NO_VHCI}")
+            path = f"{pair.mine}/want/0"
+            relay.refuse(path, "ENOMEM")
+
+            def reads():
+                return relay.requests.count((READ, path))
+            before = reads()
+            pair.write("devices", 2)
+            wait_until(lambda: reads() > before + 1, "it is read again")
+            word = pair.want(0, "1-2")
+            relay.refuse(None, None)
+
+            pair.wait_answer("want/0", f"{word} failed {NO_VHCI}")
+
+            assert agent.count("cannot read xenstore: Cannot allocate") == 1
+            # Of the want that was read at last.
+            assert relay.requests.count((RM, f"{pair.guests}/want/0")) == 1
 
 
 def test_gateways_come_and_go(bench):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stands between a program and xenstored: counts its requests, does something
-of the test's before one of them, tells it events that never happened, and loses
-those that did.
+"""Stands between a program and xenstored: counts its requests, refuses some, does
+something of the test's before one of them, tells it events that never happened,
+and loses those that did.
 
     with Relay(xen, 9) as relay:
         gateway = bench.gateway(CONFIG, env=relay.env())
@@ -15,7 +15,7 @@ import threading
 import time
 
 from harness import wait_until
-from xenstored import HEADER, WATCH_EVENT
+from xenstored import ERROR, HEADER, WATCH_EVENT
 
 
 def read_message(file):
@@ -37,6 +37,7 @@ class Relay:
         self.left = 0         # requests until there is something to do
         self.act = None
         self.loses_events = False
+        self.refused = None   # (path, name of the error)
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(self.path)
         self.listener.listen(64)
@@ -79,6 +80,10 @@ class Relay:
             is_left, self.act = self.act is not None, None
         return is_left
 
+    def refuse(self, path, error):
+        """From now on this path cannot be read or written; None: it can."""
+        self.refused = path and (path, error)
+
     def tell(self, path, token, times=1):
         """Events that xenstored knows nothing of."""
         payload = f"{path}\0{token}\0".encode()
@@ -96,11 +101,9 @@ class Relay:
                                             f"dom{self.domid}"))
                 lock = threading.Lock()
                 self.clients.append((client, lock))
-                for target, args in ((self.pass_requests, (client, server)),
-                                     (self.pass_answers,
-                                      (client, server, lock))):
-                    threading.Thread(target=target, args=args,
-                                     daemon=True).start()
+                for target in (self.pass_requests, self.pass_answers):
+                    threading.Thread(target=target, daemon=True,
+                                     args=(client, server, lock)).start()
 
     def note(self, head, payload):
         kind = HEADER.unpack(head)[0]
@@ -112,12 +115,25 @@ class Relay:
                 self.act()
                 self.act = None
 
-    def pass_requests(self, client, server):
+    def answer_refused(self, client, lock, head, payload):
+        """True if it was one."""
+        refused = self.refused
+        if not refused or payload.split(b"\0")[0] != refused[0].encode():
+            return False
+        error = refused[1].encode() + b"\0"
+        _, request, transaction, _ = HEADER.unpack(head)
+        with lock:
+            client.sendall(HEADER.pack(ERROR, request, transaction, len(error))
+                           + error)
+        return True
+
+    def pass_requests(self, client, server, lock):
         with (contextlib.suppress(OSError), server,
               client.makefile("rb") as file):
             while message := read_message(file):
                 self.note(*message)
-                server.sendall(b"".join(message))
+                if not self.answer_refused(client, lock, *message):
+                    server.sendall(b"".join(message))
             server.shutdown(socket.SHUT_RDWR)
 
     def pass_answers(self, client, server, lock):

@@ -24,6 +24,9 @@ static struct memory_node {
 
 /* What every call says that would change something, unless it is 0. */
 static int memory_error;
+/* The read or list that fails, counted from now and from 1; 0: none. */
+static unsigned memory_failing_read;
+static int memory_read_error;
 static unsigned memory_num_lists;
 /* Is every domain that is asked about dead? */
 static bool memory_is_dead;
@@ -40,6 +43,7 @@ static void memory_clear(void)
 {
 	memset(memory_nodes, 0, sizeof(memory_nodes));
 	memory_error = 0;
+	memory_failing_read = 0;
 	memory_num_lists = 0;
 	memory_is_dead = false;
 }
@@ -87,6 +91,11 @@ static void memory_remove(const char *path)
 			memory_nodes[i].path[0] = '\0';
 }
 
+static bool memory_fails(void)
+{
+	return memory_failing_read > 0 && --memory_failing_read == 0;
+}
+
 /* Nobody opens it, but what is linked with the test would. */
 int store_open(struct store **ret_store)
 {
@@ -108,7 +117,7 @@ int store_fd(struct store *store)
 int store_next_event(struct store *store, char ret_token[STORE_TOKEN_BYTES])
 {
 	(void)store;
-	(void)ret_token;
+	ret_token[0] = '\0';
 	return 0;
 }
 
@@ -117,6 +126,8 @@ int store_read(struct store *store, const char *path, char *value, size_t cap)
 	const char *found = memory_get(path);
 
 	(void)store;
+	if (memory_fails())
+		return memory_read_error;
 	if (!found)
 		return memory_has(path) ? snprintf(value, cap, "%s", "")
 					: -ENOENT;
@@ -133,6 +144,8 @@ int store_list(struct store *store, const char *path,
 
 	(void)store;
 	memory_num_lists++;
+	if (memory_fails())
+		return memory_read_error;
 	for (size_t i = 0; i < MEMORY_NODES && used < cap; i++) {
 		const char *at = memory_nodes[i].path;
 		size_t n;

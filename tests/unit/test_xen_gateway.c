@@ -30,6 +30,7 @@
 static struct {
 	pid_t last_pid;
 	char verb[16]; /* of the last job */
+	unsigned num_detached;
 	bool is_cancelled;
 	enum exit_status status;
 	const char *text;
@@ -43,6 +44,7 @@ int job_start(struct job *job, const char *verb, const char *const *words,
 	(void)words;
 	(void)is_debug;
 	(void)snprintf(played.verb, sizeof(played.verb), "%s", verb);
+	played.num_detached += strcmp(verb, "detach") == 0;
 	job->pid = ++played.last_pid;
 	return 0;
 }
@@ -302,6 +304,90 @@ static void what_nobody_wanted_is_taken_back(void **state)
 	assert_int_equal(xen_notes_held(0, notes), 0);
 }
 
+/* ---- reading ---- */
+
+/* Each read of a look in turn; how many there were. */
+static unsigned fail_each_read(int error)
+{
+	unsigned number = 0;
+
+	for (;;) {
+		memory_read_error = error;
+		memory_failing_read = ++number;
+		if (xen_gateway_look(gateway) == 0)
+			break;
+		assert_true(xen_gateway_needs_look(gateway));
+		(void)xen_gateway_step(gateway);
+	}
+	assert_false(xen_gateway_needs_look(gateway));
+	memory_failing_read = 0;
+	return number - 1;
+}
+
+static void a_failed_read_detaches_nothing(void **state)
+{
+	(void)state;
+	attach();
+
+	assert_true(fail_each_read(-ENOMEM) >= 5);
+
+	assert_int_equal(want()->state, TASK_ATTACHED);
+	assert_int_equal(played.num_detached, 0);
+	assert_string_equal(memory_get(OURS "/want/0"), E1 " attached 3");
+}
+
+static void a_failed_read_lets_no_guest_go_on(void **state)
+{
+	(void)state;
+	begin_hold();
+	end_hold();
+
+	assert_true(fail_each_read(-ENOMEM) >= 4);
+
+	assert_true(xen_gateway_holds(gateway));
+}
+
+static void a_failed_read_forgets_no_attachment_of_an_agent_before(void **state)
+{
+	(void)state;
+	memory_set(THEIRS "/want/0", E1 " attach 1-1");
+	memory_set(OURS "/want/0", E1 " attached 3");
+
+	assert_true(fail_each_read(-ENOMEM) >= 5);
+
+	assert_int_equal(want()->state, TASK_ATTACHED);
+	assert_string_equal(played.verb, "");
+}
+
+static void what_may_not_be_read_any_more_is_not_wanted(void **state)
+{
+	(void)state;
+	attach();
+
+	memory_read_error = -EACCES;
+	memory_failing_read = 2; /* the word itself */
+	look();
+
+	assert_int_equal(want()->state, TASK_DETACHING);
+}
+
+static void what_is_no_word_any_more_is_not_wanted(void **state)
+{
+	char text[HANDSHAKE_WORD_BYTES + 4];
+
+	(void)state;
+	attach();
+
+	memset(text, 'x', sizeof(text) - 1);
+	text[sizeof(text) - 1] = '\0';
+	say("want/0", text);
+
+	assert_int_equal(want()->state, TASK_DETACHING);
+	end_job(EXIT_OK, "");
+	assert_int_equal(want()->state, TASK_NONE);
+	assert_null(memory_get(OURS "/want/0"));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -313,6 +399,11 @@ int main(void)
 		TEST(a_want_that_goes_with_the_hold_is_not_taken_back),
 		TEST(a_want_that_stays_is_attached_anew_and_once),
 		TEST(what_nobody_wanted_is_taken_back),
+		TEST(a_failed_read_detaches_nothing),
+		TEST(a_failed_read_lets_no_guest_go_on),
+		TEST(a_failed_read_forgets_no_attachment_of_an_agent_before),
+		TEST(what_may_not_be_read_any_more_is_not_wanted),
+		TEST(what_is_no_word_any_more_is_not_wanted),
 	};
 
 	return cmocka_run_group_tests_name("xen_gateway", tests, NULL, NULL);
