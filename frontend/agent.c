@@ -23,6 +23,7 @@
 #include "frontend/vhci.h"
 #include "vchan-transport/log.h"
 #include "vchan-transport/loop.h"
+#include "vchan-transport/notify.h"
 #include "vchan-transport/xen_guest.h"
 
 #define BACKLOG 64
@@ -482,6 +483,7 @@ enum exit_status agent_run(const struct agent_options *options)
 	if (status == EXIT_OK) {
 		log_info("ready: %zu listener(s), %zu gateway(s)",
 			 agent.num_listeners, agent.config.num_gateways);
+		notify_ready();
 		loop_run(agent.loop);
 		status = agent.status;
 	}

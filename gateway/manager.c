@@ -4,12 +4,10 @@
 
 #include <errno.h>
 #include <signal.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "gateway/call_rate.h"
@@ -22,6 +20,7 @@
 #include "gateway/sessions.h"
 #include "vchan-transport/log.h"
 #include "vchan-transport/loop.h"
+#include "vchan-transport/notify.h"
 
 #define STOP_LIMIT_MS  3000
 #define KILL_LIMIT_MS  1000
@@ -324,29 +323,6 @@ static int own_runtime_dir(struct manager *m)
 			  "user's that nobody else can write to",
 			  dir, strerror(-r));
 	return r;
-}
-
-/* Tells systemd, if it asked; sd_notify(3) describes the datagram. */
-static void notify_ready(void)
-{
-	static const char text[] = "READY=1";
-	struct sockaddr_un to = { .sun_family = AF_UNIX };
-	const char *path = getenv("NOTIFY_SOCKET");
-	size_t len = path ? strlen(path) : 0;
-	int fd;
-
-	if (len < 2 || len >= sizeof(to.sun_path))
-		return;
-	memcpy(to.sun_path, path, len);
-	if (to.sun_path[0] == '@')
-		to.sun_path[0] = '\0';
-	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return;
-	(void)sendto(fd, text, strlen(text), MSG_NOSIGNAL,
-		     (const struct sockaddr *)&to,
-		     (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len));
-	(void)close(fd);
 }
 
 static int watch_signals(struct manager *m)
