@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "vchan-transport/handshake.h"
+#include "vchan-transport/process_id.h"
 
 #define PATH_BYTES 160
 #define NOTE_BYTES 256
@@ -66,35 +67,12 @@ void channel_lock_release(int fd)
 	(void)flock(fd, LOCK_UN);
 }
 
-/* When the process was started, field 22 of stat; 0: it is not there. */
-static uint64_t start_of(pid_t pid)
-{
-	char path[48];
-	char text[512];
-	ssize_t n;
-	char *at;
-	int fd;
-
-	(void)snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return 0;
-	n = read(fd, text, sizeof(text) - 1);
-	(void)close(fd);
-	text[n > 0 ? n : 0] = '\0';
-	/* The name, field 2, may hold anything but ends with the last one. */
-	at = strrchr(text, ')');
-	for (int field = 2; at && field < 22; field++)
-		at = strchr(at + 1, ' ');
-	return at ? strtoull(at, NULL, 10) : 0;
-}
-
 int channel_lock_note(int fd, struct channel_note *note)
 {
 	char text[NOTE_BYTES];
 	int len;
 
-	note->started_at = start_of(note->pid);
+	note->started_at = process_started_at(note->pid, NULL);
 	len = snprintf(text, sizeof(text),
 		       "%d %" PRIu64 " %016" PRIx64 " %s %s\n", (int)note->pid,
 		       note->started_at, note->epoch, note->uuid, note->busid);
@@ -123,7 +101,7 @@ static void read_note(int fd, struct channel_note *ret_note)
 		(void)snprintf(ret_note->busid, sizeof(ret_note->busid), "%s",
 			       word);
 	if (ret_note->pid <= 0 || ret_note->started_at == 0 ||
-	    start_of(ret_note->pid) != ret_note->started_at)
+	    process_started_at(ret_note->pid, NULL) != ret_note->started_at)
 		ret_note->pid = 0;
 }
 

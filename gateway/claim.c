@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/usbdevice_fs.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -12,14 +13,17 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "gateway/ipc.h"
 #include "vchan-transport/log.h"
+#include "vchan-transport/process_id.h"
 
 #define SUFFIX     ".lock"
+#define BY         " by "
 #define SETTLED    " settled\n"
 #define PATH_BYTES 512
 #define SYSFS      "/sys"
@@ -118,35 +122,44 @@ int claim_take(const char *dir, const char *busid, int *ret_fd)
 }
 
 struct note {
-	unsigned devnum;
+	unsigned devnum; /* 0: a virtual device, or another gateway's */
 	unsigned configuration;
+	pid_t pid; /* of its session */
+	uint64_t started_at;
 	bool is_settled; /* the session has put the device back */
 };
 
-/* False if the file says nothing: the device is a virtual one. */
-static bool read_note(int fd, struct note *ret_note)
+static struct note read_note(int fd)
 {
-	char text[64];
+	struct note note = { 0 };
+	char text[96];
 	ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
 	char *end;
 
-	if (n <= 0)
-		return false;
-	text[n] = '\0';
-	ret_note->devnum = (unsigned)strtoul(text, &end, 10);
-	ret_note->configuration = (unsigned)strtoul(end, &end, 10);
-	ret_note->is_settled = strcmp(end, SETTLED) == 0;
-	return true;
+	text[n > 0 ? n : 0] = '\0';
+	note.devnum = (unsigned)strtoul(text, &end, 10);
+	note.configuration = (unsigned)strtoul(end, &end, 10);
+	if (strncmp(end, BY, strlen(BY)) == 0) {
+		note.pid = (pid_t)strtol(end + strlen(BY), &end, 10);
+		note.started_at = strtoull(end, &end, 10);
+	}
+	note.is_settled = strcmp(end, SETTLED) == 0;
+	return note;
 }
 
-/* What it replaces is never longer. */
+/* To be settled a note only grows, so it needs no truncating. */
 static int write_note(int fd, const struct note *note)
 {
-	char text[64];
-	int len = snprintf(text, sizeof(text), "%u %u%s", note->devnum,
-			   note->configuration,
-			   note->is_settled ? SETTLED : "\n");
+	char text[96];
+	int len = snprintf(text, sizeof(text), "%u %u", note->devnum,
+			   note->configuration);
 
+	if (note->pid > 0)
+		len += snprintf(text + len, sizeof(text) - (size_t)len,
+				BY "%d %" PRIu64, (int)note->pid,
+				note->started_at);
+	len += snprintf(text + len, sizeof(text) - (size_t)len, "%s",
+			note->is_settled ? SETTLED : "\n");
 	return pwrite(fd, text, (size_t)len, 0) == len ? 0 : -EIO;
 }
 
@@ -154,21 +167,31 @@ int claim_note(int fd, unsigned devnum, unsigned configuration)
 {
 	const struct note found = { .devnum = devnum,
 				    .configuration = configuration };
-	struct note noted;
+	struct note noted = read_note(fd);
 
-	if (read_note(fd, &noted) && noted.devnum == devnum &&
-	    !noted.is_settled)
+	if (noted.devnum == devnum && !noted.is_settled)
 		return 0;
 	if (ftruncate(fd, 0) < 0)
 		return -errno;
 	return write_note(fd, &found);
 }
 
+int claim_note_session(int fd, pid_t pid)
+{
+	struct note note = read_note(fd);
+
+	note.pid = pid;
+	note.started_at = process_started_at(pid, NULL);
+	if (ftruncate(fd, 0) < 0)
+		return -errno;
+	return write_note(fd, &note);
+}
+
 void claim_settle(int fd)
 {
-	struct note note;
+	struct note note = read_note(fd);
 
-	if (!read_note(fd, &note))
+	if (note.devnum == 0)
 		return;
 	note.is_settled = true;
 	/* Without it the device is reset once more, which does no harm. */
@@ -301,7 +324,7 @@ put_back_and_exit(int claim_fd, const char *path, const char *busid)
 	if (claim_fd > 3)
 		(void)close_range(3, (unsigned)claim_fd - 1, 0);
 	(void)close_range((unsigned)claim_fd + 1, ~0u, 0);
-	(void)read_note(claim_fd, &note);
+	note = read_note(claim_fd);
 	if (!note.is_settled)
 		reset_device(busid, &note);
 	r = claim_put_back(SYSFS, busid, note.devnum, note.configuration);
@@ -315,19 +338,19 @@ put_back_and_exit(int claim_fd, const char *path, const char *busid)
 	_exit(0);
 }
 
-/* True if the claim is held, by a session or from now on by a child. */
-static bool sweep_one(const char *path, const char *busid)
+/* 1 if the claim is held, by a session or from now on by a child. */
+static unsigned sweep_one(const char *path, const char *busid, int unused)
 {
 	int fd = lock_file(path, 0);
-	struct note note;
 	pid_t pid;
 
+	(void)unused;
 	if (fd < 0)
 		return fd == -EBUSY;
-	if (!read_note(fd, &note)) {
+	if (read_note(fd).devnum == 0) {
 		(void)unlink(path);
 		(void)close(fd);
-		return false;
+		return 0;
 	}
 	pid = ipc_fork();
 	if (pid == 0)
@@ -337,13 +360,17 @@ static bool sweep_one(const char *path, const char *busid)
 			  "tried again",
 			  busid, strerror(errno));
 	(void)close(fd);
-	return true;
+	return 1;
 }
 
-unsigned claim_sweep(const char *dir)
+/* The sum of what `look` returns for each file there is. */
+static unsigned look_at_all(const char *dir,
+			    unsigned (*look)(const char *path,
+					     const char *busid, int arg),
+			    int arg)
 {
 	DIR *d = opendir(dir);
-	unsigned num_held = 0;
+	unsigned sum = 0;
 	const struct dirent *e;
 
 	if (!d)
@@ -362,8 +389,43 @@ unsigned claim_sweep(const char *dir)
 		memcpy(busid, e->d_name, len);
 		busid[len] = '\0';
 		(void)snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
-		num_held += sweep_one(path, busid);
+		sum += look(path, busid, arg);
 	}
 	(void)closedir(d);
-	return num_held;
+	return sum;
+}
+
+unsigned claim_sweep(const char *dir)
+{
+	return look_at_all(dir, sweep_one, 0);
+}
+
+/* ---- those of an earlier manager ---- */
+
+static unsigned signal_one(const char *path, const char *busid, int signo)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	struct note note;
+
+	(void)busid;
+	if (fd < 0)
+		return 0;
+	note = read_note(fd);
+	(void)close(fd);
+	if (note.pid <= 0)
+		return 0;
+	fd = pidfd_open(note.pid, 0);
+	if (fd < 0)
+		return 0;
+	/* Its session may write to it, and must not name others. */
+	if (note.started_at != 0 &&
+	    process_started_at(note.pid, IPC_SESSION_NAME) == note.started_at)
+		(void)pidfd_send_signal(fd, signo, NULL, 0);
+	(void)close(fd);
+	return 0;
+}
+
+void claim_signal_all(const char *dir, int signo)
+{
+	(void)look_at_all(dir, signal_one, signo);
 }

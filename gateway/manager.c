@@ -126,6 +126,14 @@ static void on_sweep_time(void *arg)
 	sweep(m);
 }
 
+/* Sessions, those of an earlier manager too, and devices on their way back. */
+static unsigned num_left(const struct manager *m)
+{
+	unsigned num_ours = sessions_count(m->sessions);
+
+	return m->num_held > num_ours ? m->num_held : num_ours;
+}
+
 /* Claims that no session of ours explains end without a SIGCHLD: look again. */
 static void sweep(struct manager *m)
 {
@@ -135,6 +143,8 @@ static void sweep(struct manager *m)
 	if (num_held != m->num_held)
 		manager_xen_devices_changed(m->xen);
 	m->num_held = num_held;
+	if (m->state != MANAGER_SERVING && num_left(m) == 0)
+		loop_stop(m->loop);
 	if (num_held <= num_ours || m->sweep_timer)
 		return;
 	if (loop_timer_start(m->loop, SWEEP_EVERY_MS, 0, on_sweep_time, m,
@@ -150,11 +160,15 @@ static void on_child(void *arg, int signo)
 	(void)signo;
 	sessions_reap(m->sessions);
 	sweep(m);
-	if (m->state != MANAGER_SERVING && sessions_count(m->sessions) == 0)
-		loop_stop(m->loop);
 }
 
 /* ---- stopping and reloading ---- */
+
+static void signal_sessions(const struct manager *m, int signo)
+{
+	sessions_signal_all(m->sessions, signo);
+	claim_signal_all(m->config->runtime_dir, signo);
+}
 
 static void on_stop_time(void *arg)
 {
@@ -163,14 +177,14 @@ static void on_stop_time(void *arg)
 	if (m->state == MANAGER_KILLING) {
 		log_error("%u sessions do not end although they were killed: "
 			  "their devices may be wedged; unplug them",
-			  sessions_count(m->sessions));
+			  num_left(m));
 		loop_stop(m->loop);
 		return;
 	}
 	m->state = MANAGER_KILLING;
-	log_warn("%u sessions did not end within %d s: killed",
-		 sessions_count(m->sessions), STOP_LIMIT_MS / 1000);
-	sessions_signal_all(m->sessions, SIGKILL);
+	log_warn("%u sessions did not end within %d s: killed", num_left(m),
+		 STOP_LIMIT_MS / 1000);
+	signal_sessions(m, SIGKILL);
 	loop_timer_again(m->stop_timer, KILL_LIMIT_MS);
 }
 
@@ -185,13 +199,12 @@ static void on_stop(void *arg, int signo)
 	listener_close_all(m->listeners);
 	m->listeners = NULL;
 	manager_xen_stop(m->xen);
-	if (sessions_count(m->sessions) == 0 ||
-	    loop_timer_start(m->loop, STOP_LIMIT_MS, 0, on_stop_time, m,
-			     &m->stop_timer) < 0) {
+	signal_sessions(m, SIGTERM);
+	if (loop_timer_start(m->loop, STOP_LIMIT_MS, 0, on_stop_time, m,
+			     &m->stop_timer) < 0)
 		loop_stop(m->loop);
-		return;
-	}
-	sessions_signal_all(m->sessions, SIGTERM);
+	else
+		sweep(m);
 }
 
 static bool has_other_listeners(const struct config *a, const struct config *b)

@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "gateway/claim.h"
 #include "gateway/ipc.h"
 #include "gateway/manager.h"
 #include "gateway/remote_name.h"
@@ -127,6 +128,7 @@ static int hand_out(struct session *s, const char *busid,
 	/* First, so that a manager after this one knows what it has. */
 	if (s->events)
 		s->events->took(s->owner, s->pid, s->busid);
+	(void)claim_note_session(lock_fd, s->pid);
 	return ipc_answer(s->sock, answer, device_fd, lock_fd);
 }
 

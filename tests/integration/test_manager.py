@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import stat
+import subprocess
 
 from harness import ROOT, is_alive, run, wait_until
 from usbip_client import (Closed, Refused, UsbipClient, IN, ST_DEV_BUSY,
@@ -280,6 +281,34 @@ def test_sessions_live_on_when_the_manager_is_killed(bench):
             assert "zero0" in other.devlist()
         assert answers(client)
     gateway.import_when_free("zero0").close()
+
+
+def test_the_next_manager_ends_them_when_it_is_stopped(bench):
+    gateway = bench.gateway(ZERO)
+    with gateway.client() as client:
+        client.import_("zero0")
+        gateway.kill()
+        gateway.start()
+
+        assert gateway.stop() == 0
+        assert client.is_at_end()
+    assert not os.path.exists(os.path.join(gateway.runtime_dir, "zero0.lock"))
+
+
+def test_a_claim_that_names_another_process_ends_nobody(bench):
+    gateway = bench.gateway(ZERO)
+    with gateway.client() as client, \
+            subprocess.Popen(["sleep", "60"]) as bystander:
+        client.import_("zero0")
+        path = os.path.join(gateway.runtime_dir, "zero0.lock")
+        with open(f"/proc/{bystander.pid}/stat", encoding="ascii") as stat:
+            started_at = stat.read().split()[21]
+        with open(path, "w", encoding="ascii") as note:
+            note.write(f"0 0 by {bystander.pid} {started_at}\n")
+
+        assert gateway.stop() == 0
+        assert bystander.poll() is None
+        bystander.kill()
 
 
 def test_an_orphan_that_is_killed_frees_its_device_for_the_next_manager(bench):
