@@ -492,9 +492,11 @@ static void begin(const enum event *events, size_t length)
 	make_link(XEN_LINK_NO_SESSION);
 }
 
-/* False: its last event cannot happen there. */
-static bool play(const enum event *events, size_t length,
-		 char key[static KEY_BYTES])
+/*
+ * False: its last event cannot happen there. The events before it are judged
+ * where they are the last: each beginning of a sequence is one by itself.
+ */
+static bool play(const enum event *events, size_t length, char *ret_key)
 {
 	bool is_node_sure = true;
 	bool is_possible = true;
@@ -510,12 +512,15 @@ static bool play(const enum event *events, size_t length,
 		/* What is not there is written at the next change. */
 		if (events[world.at] == FOLDER_GONE)
 			is_node_sure = false;
+		if (world.at + 1 < length)
+			continue;
 		judge(is_node_sure);
 		judge_event(events[world.at], before);
 	}
 	if (is_possible) {
 		world.result->num_played++;
-		note_key(key);
+		if (ret_key)
+			note_key(ret_key);
 		judge_end();
 	}
 	xen_link_free(world.link);
@@ -525,11 +530,9 @@ static bool play(const enum event *events, size_t length,
 
 static void play_all(enum event *events, size_t length, size_t max_length)
 {
-	char key[KEY_BYTES];
-
 	for (int event = 0; event < NUM_EVENTS; event++) {
 		events[length] = (enum event)event;
-		if (play(events, length + 1, key) && length + 1 < max_length)
+		if (play(events, length + 1, NULL) && length + 1 < max_length)
 			play_all(events, length + 1, max_length);
 	}
 }
