@@ -127,7 +127,7 @@ static void answer_unknown(struct asker *a)
 	else
 		(void)snprintf(list + used, sizeof(list) - used, "%s",
 			       i == 1 ? " is" : " are");
-	answer(a, EXIT_CANNOT_REACH,
+	answer(a, EXIT_NO_DOMAIN,
 	       "no domain %s is served by this gateway; %s", a->request.domain,
 	       list);
 }
@@ -168,7 +168,7 @@ static void detach(struct asker *a)
 static void hear(struct asker *a, int r)
 {
 	if (r < 0)
-		answer(a, r == -ENOENT ? EXIT_CANNOT_REACH : EXIT_FAILED,
+		answer(a, r == -ENOENT ? EXIT_NO_DOMAIN : EXIT_FAILED,
 		       "cannot tell %s: %s", a->guest.name, strerror(-r));
 }
 

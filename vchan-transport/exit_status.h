@@ -34,6 +34,8 @@ enum exit_status {
 	EXIT_TIMEOUT = 11,
 	/* The peer did not prove who it is, or it is not who it should be. */
 	EXIT_NOT_TRUSTED = 12,
+	/* This gateway serves no such domain. */
+	EXIT_NO_DOMAIN = 13,
 };
 
 #endif

@@ -21,7 +21,8 @@ GUEST = 5
 CONFIG = "listen = { }\nxen = true\n"
 REQUEST = struct.Struct("=III64s32s")
 (EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_NO_DEVICE, EXIT_CANNOT_REACH,
- EXIT_NO_VHCI, EXIT_BUSY, EXIT_PROTOCOL) = (0, 1, 2, 3, 5, 6, 7, 10)
+ EXIT_NO_VHCI, EXIT_BUSY, EXIT_PROTOCOL, EXIT_NO_DOMAIN) = (
+     0, 1, 2, 3, 5, 6, 7, 10, 13)
 WANTS = f"/local/domain/0/data/xusbip/{GUEST}/want"
 ANSWERS = f"/local/domain/{GUEST}/data/xusbip/0/want"
 
@@ -209,7 +210,7 @@ def test_a_domain_that_is_not_served_is_answered_with_those_that_are(bench):
         for command in (["attach", "--to", "u9", "-b", "zero0"],
                         ["detach", "--from", "u9", "-b", "zero0"],
                         ["quiesce", "u9"], ["resume", "u9"]):
-            bed.fails(EXIT_CANNOT_REACH, words, *command)
+            bed.fails(EXIT_NO_DOMAIN, words, *command)
 
 
 def test_a_device_that_a_guest_does_not_have_cannot_be_taken(bench):
@@ -257,8 +258,8 @@ def test_a_domain_that_went_elsewhere_is_held_no_more(bench):
         bed.gateway.wait_log("gone")
 
         bed.works("is not here, and is not held any more", "resume", bed.uuid)
-        bed.fails(EXIT_CANNOT_REACH, "no domain", "resume", bed.uuid)
-        bed.fails(EXIT_CANNOT_REACH, "no domain", "resume", "../x")
+        bed.fails(EXIT_NO_DOMAIN, "no domain", "resume", bed.uuid)
+        bed.fails(EXIT_NO_DOMAIN, "no domain", "resume", "../x")
 
 
 def test_a_gateway_that_is_not_there_cannot_be_asked(bench):

@@ -7,6 +7,7 @@ import subprocess
 
 from harness import LIMIT_S, ROOT, run
 
+DONE = ("quiesce", "resume", "save", "migrate", "suspend", "restore")
 WRAPPER = os.path.join(ROOT, "etc", "xen", "xusbip-xl")
 
 # A domain "u1" with number 5, which xl restore makes again as "u2", 6.
@@ -23,27 +24,47 @@ case "${{0##*/}} $1" in
 		echo "Name ID Mem"; echo "$name $number 512" ;;
 	*) exit 1 ;;
 	esac ;;
+"xl domid") echo 5 ;;
 "xl vm-list") echo "UUID ID name"; echo "uuid-of-u1 5 u1" ;;
 "xl "*) exit $XL_STATUS ;;
 "xusbip quiesce") exit $QUIESCE_STATUS ;;
+"xusbip resume")
+	tries=$(grep -c "^xusbip resume" $calls)
+	[ "$tries" -gt "$UNSEEN" ] || exit 13
+	exit $RESUME_STATUS ;;
+"xenstore-ls -f") cat {dir}/store ;;
 esac
 """
 
 
-def called(bench, *args, xl_status=0, quiesce_status=0):
-    """The wrapper's exit status, and what it called but for looking."""
-    for name in ("xl", "xusbip"):
+STORE = """/local/domain/5/data/xusbip/0 = ""
+/local/domain/5/data/xusbip/0/0 = "00000000000000a1 up"
+/local/domain/5/data/xusbip/9 = ""
+/local/domain/5/data/xusbip/9/name = "usbvm"
+/local/domain/5/data/xusbip/9/1 = "00000000000000a2 ask 0"
+"""
+
+
+def called(bench, *args, words=None, store="", **numbers):
+    """The wrapper's exit status, and what it called but for looking; `words`
+    are in its errors, and if they are empty there are none."""
+    for name in ("xl", "xusbip", "xenstore-ls", "sleep"):
         path = bench.file(name, TOOL.format(dir=bench.dir).encode())
         os.chmod(path, 0o755)
     calls = bench.file("calls")
-    env = {**os.environ, "PATH": f"{bench.dir}:{os.environ['PATH']}",
-           "XL_STATUS": str(xl_status), "QUIESCE_STATUS": str(quiesce_status)}
+    bench.file("store", store.encode())
+    env = {**os.environ, "PATH": f"{bench.dir}:{os.environ['PATH']}"}
+    for name in ("xl_status", "quiesce_status", "resume_status", "unseen"):
+        env[name.upper()] = str(numbers.get(name, 0))
     result = subprocess.run([WRAPPER, *args], env=env, timeout=LIMIT_S,
                             capture_output=True, text=True, check=False)
+    if words is not None:
+        assert words in result.stderr and bool(words) == bool(result.stderr), (
+            result)
     with open(calls, encoding="utf-8") as file:
         lines = file.read().splitlines()
     return result.returncode, [line for line in lines
-                               if not line.startswith(("xl list", "xl vm-list"))]
+                               if line.split()[1] in DONE]
 
 
 def test_a_domain_is_quiesced_before_it_is_saved_and_resumed_after(bench):
@@ -79,10 +100,36 @@ def test_a_domain_that_cannot_be_quiesced_is_not_saved(bench):
 
 
 def test_a_domain_without_devices_of_ours_is_just_saved(bench):
-    status, calls = called(bench, "save", "u1", "file", quiesce_status=5)
+    status, calls = called(bench, "save", "u1", "file", quiesce_status=13)
 
     assert status == 0
     assert calls == ["xusbip quiesce u1", "xl save u1 file"]
+
+
+def test_a_domain_is_not_saved_if_no_gateway_can_be_asked(bench):
+    status, calls = called(bench, "save", "u1", "file", quiesce_status=5,
+                           words="u1 cannot be quiesced, so it was left alone")
+
+    assert status == 5
+    assert calls == ["xusbip quiesce u1", "xusbip resume u1"]
+
+
+def test_a_domain_that_is_here_and_was_not_resumed_is_a_failure(bench):
+    assert called(bench, "save", "-c", "u1", "file", resume_status=11) == (
+        11, ["xusbip quiesce u1", "xl save -c u1 file", "xusbip resume u1"])
+    assert called(bench, "save", "-c", "u1", "file", xl_status=3,
+                  resume_status=11)[0] == 3
+    assert called(bench, "resume", "u1", resume_status=11)[0] == 11
+    assert called(bench, "resume", "u1", resume_status=13)[0] == 0
+
+
+def test_devices_of_a_driver_domain_are_warned_of(bench):
+    words = "u1 uses devices of domain 9, which only itself can let go of"
+    has_one = STORE + '/local/domain/5/data/xusbip/9/3 = "00000000a3 up"\n'
+
+    assert called(bench, "save", "u1", "file", store=has_one,
+                  words=words)[0] == 0
+    assert called(bench, "save", "u1", "file", store=STORE, words="")[0] == 0
 
 
 def test_a_suspended_domain_is_resumed_with_xl(bench):
@@ -97,6 +144,20 @@ def test_the_domain_that_a_restore_made_is_resumed(bench):
         0, ["xl restore -p file", "xusbip resume u2"])
     assert called(bench, "restore", "file", xl_status=1) == (
         1, ["xl restore file"])
+
+
+def test_a_restored_domain_that_was_not_resumed_is_a_failure(bench):
+    for status in (1, 5, 11):
+        assert called(bench, "restore", "file", resume_status=status) == (
+            status, ["xl restore file", "xusbip resume u2"])
+
+
+def test_a_restored_domain_is_waited_for_until_the_gateway_serves_it(bench):
+    assert called(bench, "restore", "file", unseen=3, words="") == (
+        0, ["xl restore file"] + 4 * ["xusbip resume u2"])
+    # One that it does not serve has nothing to take back.
+    assert called(bench, "restore", "file", unseen=99, words="") == (
+        0, ["xl restore file"] + 10 * ["xusbip resume u2"])
 
 
 def test_what_needs_no_wrapping_is_refused(bench):

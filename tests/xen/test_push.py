@@ -22,7 +22,7 @@ DISK_BYTES = 4 << 20
 SAVED = '/tmp/saved'
 WRAPPER = (f'{parts.ADMIN} XUSBIP={helpers.XUSBIP} '
            'sh /xusbip/etc/xen/xusbip-xl')
-EXIT_NO_DEVICE, EXIT_CANNOT_REACH, EXIT_BUSY, EXIT_TIMEOUT = 3, 5, 7, 11
+EXIT_NO_DEVICE, EXIT_BUSY, EXIT_TIMEOUT, EXIT_NO_DOMAIN = 3, 7, 11, 13
 CONFIG = f'''
 export {{ vendor = "{parts.STICK[:4]}" domains = {{ "u1" }} }}
 disk "disk" {{ image = "/share/disk.img" domains = {{ "u1" }} }}
@@ -95,7 +95,7 @@ def write_disk(xen):
 @bed.test(limit=240)
 def what_a_guest_is_told_to_take_and_cannot_is_said_with_the_reason(xen):
     for words, status, reason in (
-            ('attach --to nobody -b disk', EXIT_CANNOT_REACH,
+            ('attach --to nobody -b disk', EXIT_NO_DOMAIN,
              'no domain nobody is served by this gateway; u1 ('),
             ('attach --to u1 -b 9-9', EXIT_NO_DEVICE,
              'u1 did not attach 9-9: '),
@@ -214,7 +214,7 @@ def a_guest_without_an_agent_is_held_still_when_its_time_is_over(xen):
     u1.restore(SAVED)
 
     helpers.wait_for('the gateway knows it again', lambda: xusbip(
-        xen, 'resume u1').status != EXIT_CANNOT_REACH, 30)
+        xen, 'resume u1').status != EXIT_NO_DOMAIN, 30)
     check_xusbip(u1, f'attach -r {REMOTE} -b disk')
     check_disk(xen)
     take(xen, 'disk')
