@@ -116,6 +116,7 @@ static void say(struct xen_link *l)
 		break;
 	case XEN_LINK_OPEN:
 	case XEN_LINK_WAITING:
+	case XEN_LINK_REVOKED:
 		r = write_word(l, HANDSHAKE_OPEN);
 		break;
 	case XEN_LINK_WEDGED:
@@ -339,7 +340,10 @@ void xen_link_feed(struct xen_link *link, enum xen_link_stim stim)
 void xen_link_revoke(struct xen_link *link, enum exit_status status,
 		     const char *why)
 {
-	if (link->state == XEN_LINK_STARTING || link->state == XEN_LINK_OPEN)
+	/* Of one that is destroyed this may be the first that is heard. */
+	xen_link_review(link);
+	if (link->state == XEN_LINK_STARTING || link->state == XEN_LINK_OPEN ||
+	    link->state == XEN_LINK_WAITING)
 		replace_reason(link, status, why);
 	step(link, XEN_LINK_ON_REVOKE);
 	xen_link_review(link);
@@ -463,6 +467,7 @@ bool xen_link_is_quiet(const struct xen_link *link)
 	case XEN_LINK_STARTING:
 	case XEN_LINK_OPEN:
 	case XEN_LINK_WAITING:
+	case XEN_LINK_REVOKED:
 	case XEN_LINK_ENDING:
 	case XEN_LINK_KILLING:
 		return false;

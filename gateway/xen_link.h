@@ -74,7 +74,10 @@ void xen_link_review(struct xen_link *link);
  * any more: it may be somebody else's already.
  */
 void xen_link_feed(struct xen_link *link, enum xen_link_stim stim);
-/* This side wants it to end, with these words for the guest.  Reviews. */
+/*
+ * This side wants it to end, with these words for the guest: at once, or when a
+ * guest that is not to be seen now is dead, seen again, or given up.  Reviews.
+ */
 void xen_link_revoke(struct xen_link *link, enum exit_status status,
 		     const char *why);
 /* Its session has ended: with these words for the guest. Reviews. */

@@ -348,6 +348,7 @@ static void judge_node(enum xen_link_state state, bool is_sure)
 		break;
 	case XEN_LINK_OPEN:
 	case XEN_LINK_WAITING:
+	case XEN_LINK_REVOKED:
 		expect(epoch == world.serves, "open, for another epoch");
 		expect(!is_sure || (ours.verb == HANDSHAKE_OPEN &&
 				    ours.epoch == epoch),
@@ -392,7 +393,8 @@ static void judge_direction(enum xen_link_state state)
 	bool is_seen = has_node(THEIRS);
 	bool is_killed = state == XEN_LINK_KILLING || state == XEN_LINK_WEDGED;
 
-	expect(is_seen ? state != XEN_LINK_WAITING : state != XEN_LINK_OPEN,
+	expect(is_seen ? state != XEN_LINK_WAITING && state != XEN_LINK_REVOKED
+		       : state != XEN_LINK_OPEN,
 	       "it is wrong about whether the guest is to be seen");
 	expect(state != XEN_LINK_ENDING || world.is_told,
 	       "the session was not told to end");
@@ -427,6 +429,7 @@ static void judge(bool is_node_sure)
 	bool has_session = state != XEN_LINK_IDLE && state != XEN_LINK_CLOSED;
 	bool is_limited = state == XEN_LINK_STARTING ||
 			  state == XEN_LINK_WAITING ||
+			  state == XEN_LINK_REVOKED ||
 			  state == XEN_LINK_ENDING || state == XEN_LINK_KILLING;
 
 	expect(has_session == world.is_alive, "it is wrong about its session");

@@ -247,6 +247,26 @@ def test_a_domain_that_is_being_destroyed_keeps_its_rings_until_it_is_dead(
         wait_gone(b, 5, 15)
 
 
+def test_what_is_revoked_keeps_its_rings_until_its_dying_domain_is_dead(
+        bench):
+    with bed(bench, (5, 6)) as (b, guest, other):
+        guest.open(0)
+        b.xen.remove_nodes(5)
+        b.gateway.wait_log(r"channel 0: OPEN \+ HIDDEN -> WAITING")
+        b.reload(names='"u6"')
+        b.gateway.wait_log(r"channel 0: WAITING \+ REVOKE -> REVOKED")
+        # The manager has looked when it serves this one.
+        epoch, client = other.open(0)
+        assert b.gateway.count(": ended") == 0
+        assert b.xen.counts()[0]["granted"] and epoch
+
+        b.xen.destroy(5)
+
+        b.gateway.wait_log(r"channel 0: REVOKED \+ DEAD -> KILLING")
+        other.let_go(0, client)
+        wait_gone(b, 5, 15)
+
+
 def test_who_is_not_to_be_seen_is_let_go_in_the_end(bench):
     with bed(bench) as (b, _):
         with GuestAgent(bench, b.xen, 5) as agent, agent.client() as client:

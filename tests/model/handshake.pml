@@ -90,6 +90,7 @@ proctype world()
 		s_is_stuck = true }
 	:: atomic { chaos < CHAOS && m_live && l_live ->
 		chaos++;
+		l_dirty = true;
 		l_on = LE_REVOKE;
 		link_settle() }
 	:: atomic { chaos < CHAOS && m_live ->

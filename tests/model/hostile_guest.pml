@@ -77,6 +77,7 @@ proctype world()
 		guest_settle() }
 	:: atomic { chaos < CHAOS && m_live && l_live ->
 		chaos++;
+		l_dirty = true;
 		l_on = LE_REVOKE;
 		link_settle() }
 	:: break
@@ -102,7 +103,8 @@ init
 #define who_is_to_be_held_is_held \
 	([] (note && dom == 1 && peer == 1) -> <> (g_state == G_HELD))
 #define a_start_is_settled (l_state == L_STARTING -> <> (l_state != L_STARTING))
-#define a_wait_is_settled (l_state == L_WAITING -> <> (l_state != L_WAITING))
+#define is_waiting (l_state == L_WAITING || l_state == L_REVOKED)
+#define a_wait_is_settled (is_waiting -> <> !is_waiting)
 #define who_is_to_end_ends (l_state == L_ENDING -> <> (l_state != L_ENDING))
 #define who_is_killed_ends (l_state == L_KILLING -> <> (l_state != L_KILLING))
 #define nothing_of_the_dead_is_left ([] (dom == 0) -> <> released)

@@ -4,142 +4,7 @@
  * session that is only counted; then what is no row: what the store refuses, and
  * what a manager before has left.
  */
-#include "gateway/xen_link.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-
-#include <cmocka.h>
-
-#include "memory_store.h"
-
-#define OURS   "/local/domain/0/data/xusbip/5"
-#define THEIRS "/local/domain/5/data/xusbip/0"
-#define E1     "00000000000000a1"
-#define E2     "00000000000000a2"
-
-/* What was asked of the session. */
-static struct {
-	unsigned starts;
-	unsigned terminates;
-	unsigned kills;
-	unsigned limit_ms; /* 0: not set */
-	uint32_t ring_bytes;
-	bool is_refusing;
-} session;
-
-static int on_start(void *arg, struct xen_link *link, uint32_t ring_bytes,
-		    enum exit_status *ret_status,
-		    char why[static HANDSHAKE_WHY_BYTES])
-{
-	(void)arg;
-	(void)link;
-	if (session.is_refusing) {
-		*ret_status = EXIT_BUSY;
-		(void)snprintf(why, HANDSHAKE_WHY_BYTES, "no room");
-		return -EPERM;
-	}
-	session.starts++;
-	session.ring_bytes = ring_bytes;
-	return 0;
-}
-
-static void on_terminate(void *arg, struct xen_link *link)
-{
-	(void)arg;
-	(void)link;
-	session.terminates++;
-}
-
-static void on_kill(void *arg, struct xen_link *link)
-{
-	(void)arg;
-	(void)link;
-	session.kills++;
-}
-
-static void on_set_limit(void *arg, struct xen_link *link, unsigned after_ms)
-{
-	(void)arg;
-	(void)link;
-	session.limit_ms = after_ms;
-}
-
-static const struct xen_link_ops ops = { on_start, on_terminate, on_kill,
-					 on_set_limit };
-
-/* ------------------------------------------------------------------ a link */
-
-static struct xen_link *new_link(enum xen_link_heir heir, uint64_t epoch)
-{
-	const struct xen_link_options options = {
-		.ops = &ops,
-		.guest = 5,
-		.channel = 3,
-		.who = "domain 5 (u1)",
-	};
-	struct xen_link *link = NULL;
-
-	assert_int_equal(xen_link_new(&options, heir, epoch, &link), 0);
-	return link;
-}
-
-static void begin(void)
-{
-	memory_clear();
-	memset(&session, 0, sizeof(session));
-	memory_set(OURS "/peer", "UUID u1");
-	memory_set(THEIRS, "");
-}
-
-static void guest_says(struct xen_link *link, const char *word)
-{
-	if (word)
-		memory_set(THEIRS "/3", word);
-	else
-		memory_remove(THEIRS "/3");
-	memory_set(THEIRS, "");
-	xen_link_review(link);
-}
-
-static void end(struct xen_link *link)
-{
-	memory_set(OURS "/3/ring-ref", "8");
-	xen_link_ended(link, EXIT_OK, "it has ended");
-}
-
-/* A link in this state, for the epoch E1 unless it is IDLE. */
-static struct xen_link *reach(enum xen_link_state state)
-{
-	struct xen_link *link;
-
-	begin();
-	link = new_link(XEN_LINK_NO_SESSION, 0);
-	if (state == XEN_LINK_IDLE)
-		return link;
-	guest_says(link, E1 " ask 0");
-	if (state != XEN_LINK_STARTING)
-		xen_link_feed(link, XEN_LINK_ON_GRANTED);
-	if (state == XEN_LINK_WAITING) {
-		memory_remove(THEIRS);
-		xen_link_review(link);
-	}
-	if (state == XEN_LINK_ENDING || state == XEN_LINK_KILLING ||
-	    state == XEN_LINK_WEDGED)
-		xen_link_revoke(link, EXIT_BUSY, "for a reason");
-	if (state == XEN_LINK_KILLING || state == XEN_LINK_WEDGED)
-		xen_link_feed(link, XEN_LINK_ON_LIMIT);
-	if (state == XEN_LINK_WEDGED)
-		xen_link_feed(link, XEN_LINK_ON_LIMIT);
-	if (state == XEN_LINK_CLOSED)
-		end(link);
-	assert_int_equal(xen_link_state(link), state);
-	return link;
-}
+#include "xen_link_bed.h"
 
 static void stimulate(struct xen_link *link, enum xen_link_stim stim)
 {
@@ -178,13 +43,6 @@ static void stimulate(struct xen_link *link, enum xen_link_stim stim)
 		xen_link_feed(link, stim);
 		break;
 	}
-}
-
-static bool our_word_begins(const char *text)
-{
-	const char *value = memory_get(OURS "/3");
-
-	return value && strncmp(value, text, strlen(text)) == 0;
 }
 
 static void assert_action(enum xen_link_act act)
@@ -255,7 +113,7 @@ static void test_every_row_does_what_it_says(void **state)
 			num_walked++;
 		}
 	}
-	assert_int_equal(num_walked, 86);
+	assert_int_equal(num_walked, 98);
 }
 
 /* Laws of the table as a whole. */
@@ -349,6 +207,43 @@ test_the_first_reason_for_an_end_is_what_the_guest_reads(void **state)
 		assert_true(our_word_begins(E1 " closed 11 "));
 		xen_link_free(link);
 	}
+}
+
+static void
+test_what_a_guest_that_is_not_seen_has_is_taken_when_it_is_dead(void **state)
+{
+	struct xen_link *link = reach(XEN_LINK_OPEN);
+
+	(void)state;
+	/* Nobody has told of this yet. */
+	memory_remove(THEIRS);
+	xen_link_revoke(link, EXIT_NOT_ALLOWED, "not yours any more");
+	assert_int_equal(xen_link_state(link), XEN_LINK_REVOKED);
+	assert_int_equal(session.terminates, 0);
+	assert_int_equal(session.limit_ms, XEN_LINK_WAITING_MS);
+
+	xen_link_feed(link, XEN_LINK_ON_DEAD);
+
+	assert_int_equal(session.kills, 1);
+	xen_link_free(link);
+}
+
+static void
+test_a_guest_that_comes_back_reads_why_it_was_revoked_meanwhile(void **state)
+{
+	struct xen_link *link = reach(XEN_LINK_WAITING);
+
+	(void)state;
+	xen_link_revoke(link, EXIT_NOT_ALLOWED, "not yours any more");
+	assert_string_equal(memory_get(OURS "/3"), E1 " open");
+
+	guest_says(link, E1 " up");
+
+	assert_int_equal(session.terminates, 1);
+	end(link);
+	assert_string_equal(memory_get(OURS "/3"),
+			    E1 " closed 4 not yours any more");
+	xen_link_free(link);
 }
 
 static void test_a_dead_guests_node_is_not_looked_at(void **state)
@@ -570,6 +465,10 @@ int main(void)
 			test_a_refused_ask_is_answered_with_the_reason),
 		cmocka_unit_test(
 			test_the_first_reason_for_an_end_is_what_the_guest_reads),
+		cmocka_unit_test(
+			test_what_a_guest_that_is_not_seen_has_is_taken_when_it_is_dead),
+		cmocka_unit_test(
+			test_a_guest_that_comes_back_reads_why_it_was_revoked_meanwhile),
 		cmocka_unit_test(test_a_dead_guests_node_is_not_looked_at),
 		cmocka_unit_test(test_garbage_of_every_kind_serves_nobody),
 		cmocka_unit_test(
