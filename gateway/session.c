@@ -496,8 +496,9 @@ static enum exit_status open_plain(struct session *s)
 	int r;
 
 	if (o->kind == ADDRESS_XEN) {
-		if (grant_channel(s) < 0)
-			return EXIT_FAILED;
+		r = grant_channel(s);
+		if (r < 0)
+			return r == -ENOSPC ? EXIT_BUSY : EXIT_FAILED;
 	} else {
 		r = channel_accept(o->kind, o->peer_fd, o->ring_bytes,
 				   &s->channel);

@@ -393,6 +393,27 @@ static const struct words {
 			       "your certificate is not accepted" },
 };
 
+/* Before a guest has its channel it has asked for nothing else. */
+static const struct words *words_for(const struct session *s,
+				     enum exit_status status)
+{
+	static const struct words no_pages = {
+		"no pages are left to grant",
+		"the gateway has no memory to share left (the limit of "
+		"xen_gntalloc where it runs): detach something, or try later"
+	};
+	static const struct words no_channel = {
+		"it could not grant the channel",
+		"the gateway could not grant the channel: see its log"
+	};
+
+	if (s->peer.kind != ADDRESS_XEN || s->has_granted)
+		return &words[status];
+	if (status == EXIT_BUSY)
+		return &no_pages;
+	return status == EXIT_FAILED ? &no_channel : &words[status];
+}
+
 static void tell_end(const struct session *s, enum exit_status status,
 		     const char *why)
 {
@@ -431,9 +452,10 @@ static void end_session(const struct session *s, int status)
 		code = EXIT_FAILED;
 	} else {
 		log_info("session %d (%s, %s): ended: %s", (int)s->pid,
-			 s->peer.name, device, words[code].log);
+			 s->peer.name, device,
+			 words_for(s, (enum exit_status)code)->log);
 	}
-	how = &words[code];
+	how = words_for(s, (enum exit_status)code);
 	tell_end(s, (enum exit_status)code,
 		 code != EXIT_OK && s->refusal[0] != '\0' ? s->refusal
 							  : how->peer);

@@ -13,9 +13,9 @@ import time
 
 from fake_xen_guest import FakeXenGuest
 from harness import LIMIT_S, is_alive, run, wait_until
-from xen_gateway_bed import (BY_EVENT_S, CONFIG, EXIT_CANNOT_REACH,
-                             EXIT_FAILED, EXIT_TIMEOUT, XUSBIP, GuestAgent,
-                             bed)
+from xen_gateway_bed import (BY_EVENT_S, CONFIG, EXIT_BUSY, EXIT_CANNOT_REACH,
+                             EXIT_FAILED, EXIT_TIMEOUT, GRANT_LIMIT, XUSBIP,
+                             GuestAgent, bed)
 from xenstore_relay import Relay
 from xenstored import FakeXen
 
@@ -97,6 +97,23 @@ def test_an_up_that_nobody_serves_is_closed_with_its_epoch(bench):
         status, _ = guest.wait_closed(3, "00000000000000aa")
         assert status == EXIT_CANNOT_REACH
         guest.unsay(3)
+        b.wait_clean()
+
+
+def test_a_gateway_without_pages_to_grant_tells_the_guest_so(bench):
+    with bed(bench) as (b, guest):
+        b.xen.order("limit", 0, 2)
+        done = b.xen.start(5, [XUSBIP, "list", "-r", "xen:0"],
+                           stderr=subprocess.PIPE, text=True)
+        _, err = done.communicate(timeout=LIMIT_S)
+        assert done.returncode == EXIT_BUSY, err
+        assert "no memory to share left (the limit of xen_gntalloc" in err, err
+        assert len(err.splitlines()) == 1, err
+        b.gateway.wait_log("no 9 pages left to grant: raise the limit in")
+
+        b.xen.order("limit", 0, GRANT_LIMIT)
+        _, client = guest.open(0)
+        guest.let_go(0, client)
         b.wait_clean()
 
 
