@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "gateway/ipc.h"
+#include "gateway/session_note.h"
 #include "vchan-transport/log.h"
 #include "vchan-transport/process_id.h"
 
@@ -339,7 +340,8 @@ put_back_and_exit(int claim_fd, const char *path, const char *busid)
 }
 
 /* 1 if the claim is held, by a session or from now on by a child. */
-static unsigned sweep_one(const char *path, const char *busid, int unused)
+static unsigned sweep_one(const char *dir, const char *path, const char *busid,
+			  int unused)
 {
 	int fd = lock_file(path, 0);
 	pid_t pid;
@@ -347,6 +349,7 @@ static unsigned sweep_one(const char *path, const char *busid, int unused)
 	(void)unused;
 	if (fd < 0)
 		return fd == -EBUSY;
+	session_note_remove(dir, busid);
 	if (read_note(fd).devnum == 0) {
 		(void)unlink(path);
 		(void)close(fd);
@@ -365,7 +368,7 @@ static unsigned sweep_one(const char *path, const char *busid, int unused)
 
 /* The sum of what `look` returns for each file there is. */
 static unsigned look_at_all(const char *dir,
-			    unsigned (*look)(const char *path,
+			    unsigned (*look)(const char *dir, const char *path,
 					     const char *busid, int arg),
 			    int arg)
 {
@@ -389,7 +392,7 @@ static unsigned look_at_all(const char *dir,
 		memcpy(busid, e->d_name, len);
 		busid[len] = '\0';
 		(void)snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
-		sum += look(path, busid, arg);
+		sum += look(dir, path, busid, arg);
 	}
 	(void)closedir(d);
 	return sum;
@@ -402,11 +405,13 @@ unsigned claim_sweep(const char *dir)
 
 /* ---- those of an earlier manager ---- */
 
-static unsigned signal_one(const char *path, const char *busid, int signo)
+static unsigned signal_one(const char *dir, const char *path, const char *busid,
+			   int signo)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	struct note note;
 
+	(void)dir;
 	(void)busid;
 	if (fd < 0)
 		return 0;

@@ -463,6 +463,8 @@ static int start(struct manager *m)
 		registry_on_change(m->registry, on_devices_changed, m);
 	sweep(m);
 	r = start_tls(m);
+	if (r == 0 && m->registry)
+		sessions_judge(m->sessions);
 	return r < 0 ? r : start_serving(m);
 }
 

@@ -126,6 +126,7 @@ static int hand_out(struct session *s, const char *busid,
 	s->refusal[0] = '\0';
 	(void)snprintf(s->busid, sizeof(s->busid), "%s", busid);
 	/* First, so that a manager after this one knows what it has. */
+	session_note_peer(s);
 	if (s->events)
 		s->events->took(s->owner, s->pid, s->busid);
 	(void)claim_note_session(lock_fd, s->pid);

@@ -87,7 +87,8 @@ void sessions_set_revocations(struct sessions *sessions,
 
 /*
  * Ends, within a second, those whose certificate is revoked, or whose peer
- * would not get the device that it has by what the registry says now.
+ * would not get the device that it has by what the registry says now; those,
+ * too, that an earlier manager has left.
  */
 void sessions_judge(struct sessions *sessions);
 

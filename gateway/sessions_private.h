@@ -48,6 +48,9 @@ struct sessions {
 /* Have so many sessions as one peer may have the same key? */
 bool sessions_is_crowded(const struct sessions *sessions, const char *key);
 
+/* Says whose device it is, for the manager after this one. */
+void session_note_peer(const struct session *s);
+
 /* IPC_PEER: 0, or -EPROTO and why the session is to be killed. */
 int session_on_peer(struct session *s, const struct tls_peer *peer,
 		    const char **ret_why);

@@ -9,10 +9,12 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/pidfd.h>
 
 #include "gateway/ipc.h"
 #include "gateway/remote_name.h"
 #include "gateway/remotes.h"
+#include "gateway/session_note.h"
 #include "gateway/sessions_private.h"
 #include "vchan-transport/log.h"
 #include "vchan-transport/loop.h"
@@ -120,6 +122,46 @@ static bool is_given(const struct session *s)
 	return registry_is_given(sessions->registry, s->busid, &s->peer.policy);
 }
 
+void session_note_peer(const struct session *s)
+{
+	struct session_note note = { .pid = s->pid,
+				     .policy = s->peer.policy,
+				     .certificate = s->certificate };
+	int r;
+
+	memcpy(note.name, s->peer.name, sizeof(note.name));
+	r = session_note_write(s->sessions->config->runtime_dir, s->busid,
+			       &note);
+	if (r < 0)
+		log_warn("session %d (%s, %s): another manager will not know "
+			 "whose it is: its note cannot be written: %s",
+			 (int)s->pid, s->peer.name, s->busid, strerror(-r));
+}
+
+/*
+ * Of an earlier manager: nobody would see in time that it does not end, and
+ * what it has the sweep puts back.
+ */
+static void judge_orphan(void *arg, const char *busid,
+			 const struct session_note *note, int pidfd)
+{
+	struct sessions *sessions = arg;
+	struct session s = { .sessions = sessions,
+			     .peer.policy = note->policy,
+			     .is_proved = note->certificate.serial[0] != '\0',
+			     .certificate = note->certificate };
+
+	(void)snprintf(s.busid, sizeof(s.busid), "%s", busid);
+	if (sessions_has(sessions, note->pid) ||
+	    (is_given(&s) && !is_revoked(&s)))
+		return;
+	log_warn("session %d (%s, %s): of an earlier manager: is killed: %s",
+		 (int)note->pid, note->name, busid,
+		 is_given(&s) ? "its certificate is revoked"
+			      : "no rule gives it this device any more");
+	(void)pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
+}
+
 void sessions_judge(struct sessions *sessions)
 {
 	for (struct session *s = sessions->first; s; s = s->next) {
@@ -128,4 +170,6 @@ void sessions_judge(struct sessions *sessions)
 			take_back(s, "no rule gives it this device any more",
 				  "the device is not given to you any more");
 	}
+	session_note_each(sessions->config->runtime_dir, judge_orphan,
+			  sessions);
 }
