@@ -132,7 +132,7 @@ static int link_start(struct link *l)
 	if (r < 0)
 		return r;
 	l->vhci_events = POLLIN | LOOP_EDGE;
-	l->commands.may_read = true;
+	link_start_commands(l);
 	l->replies.has_unread = true; /* the import may have brought more */
 	r = channel_watch_start(&l->watch, l->loop, l->channel);
 	if (r == 0)
@@ -210,6 +210,7 @@ enum exit_status link_run(const struct link_options *options)
 		log_error("%s: cannot start: %s", options->who, strerror(-r));
 	}
 	if (l) {
+		link_end_commands(l);
 		channel_watch_stop(&l->watch);
 		loop_watch_stop(l->vhci_watch);
 		loop_free(l->loop);

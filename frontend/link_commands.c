@@ -10,6 +10,10 @@
  * Such an unlink is held back until its URB has passed: a gateway could but
  * answer that it knows no such URB, and vhci_hcd would end the connection at the
  * answer to it that comes later.
+ *
+ * Taking bytes out of an AF_UNIX socket wakes whoever sleeps at its other end,
+ * and that is vhci_hcd's receiving thread, which has nothing to do then. So
+ * short commands are only looked at, and taken with one that comes later.
  */
 #include "frontend/link_private.h"
 
@@ -25,6 +29,8 @@
 #define FIRST_BYTES 4096
 /* From here on data is worth a system call of its own. */
 #define IN_PLACE_BYTES 8192
+/* So much that was looked at waits at most, or FIRST_BYTES more. */
+#define SEEN_BYTES 2048
 
 static size_t unjudged(const struct command_pump *p)
 {
@@ -237,7 +243,9 @@ static bool took(struct link *l, ssize_t n, size_t room)
 {
 	struct command_pump *p = &l->commands;
 
-	if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+	if (n < 0 && errno == EINTR)
+		return false;
+	if (n < 0 && errno == EAGAIN) {
 		p->may_read = false;
 		return false;
 	}
@@ -247,6 +255,38 @@ static bool took(struct link *l, ssize_t n, size_t room)
 	}
 	p->may_read = (size_t)n == room || p->is_ending;
 	return true;
+}
+
+/* Takes what was looked at, and more into `pieces`; as recvmsg(2) of these. */
+static ssize_t receive(struct link *l, const struct iovec pieces[2])
+{
+	struct command_pump *p = &l->commands;
+	uint8_t seen[SEEN_BYTES + FIRST_BYTES];
+	struct iovec all[3] = { { seen, p->seen }, pieces[0], pieces[1] };
+	struct msghdr msg = { .msg_iov = all, .msg_iovlen = 3 };
+	ssize_t n = recvmsg(l->options->vhci_fd, &msg, MSG_DONTWAIT);
+
+	if (n <= 0)
+		return n;
+	if ((size_t)n <= p->seen) {
+		p->seen -= (size_t)n;
+		errno = EINTR;
+		return -1;
+	}
+	n -= (ssize_t)p->seen;
+	p->seen = 0;
+	return n;
+}
+
+static ssize_t look(struct link *l, void *to, size_t bytes)
+{
+	struct command_pump *p = &l->commands;
+	ssize_t n =
+		recv(l->options->vhci_fd, to, bytes, MSG_DONTWAIT | MSG_PEEK);
+
+	if (n > 0)
+		p->seen += (size_t)n;
+	return n;
 }
 
 static void trim(struct iovec pieces[2], size_t bytes)
@@ -265,7 +305,6 @@ static bool receive_in_place(struct link *l)
 {
 	struct command_pump *p = &l->commands;
 	struct iovec pieces[2] = { 0 };
-	struct msghdr msg = { .msg_iov = pieces, .msg_iovlen = 2 };
 	size_t room;
 	ssize_t n;
 
@@ -280,7 +319,7 @@ static bool receive_in_place(struct link *l)
 		return true;
 	trim(pieces, p->data_left);
 	room = pieces[0].iov_len + pieces[1].iov_len;
-	n = recvmsg(l->options->vhci_fd, &msg, MSG_DONTWAIT);
+	n = receive(l, pieces);
 	if (!took(l, n, room))
 		return true;
 	channel_commit(l->channel, (size_t)n);
@@ -291,9 +330,31 @@ static bool receive_in_place(struct link *l)
 	return true;
 }
 
+void link_start_commands(struct link *l)
+{
+	struct command_pump *p = &l->commands;
+	const int from_the_start = 0;
+
+	p->may_read = true;
+	/* Most kernels refuse this to TCP, where taking wakes nobody. */
+	p->can_look = setsockopt(l->options->vhci_fd, SOL_SOCKET, SO_PEEK_OFF,
+				 &from_the_start, sizeof(from_the_start)) == 0;
+}
+
+void link_end_commands(struct link *l)
+{
+	uint8_t seen[SEEN_BYTES + FIRST_BYTES];
+
+	/* An end with bytes that nobody took would be told as a reset. */
+	if (l->commands.seen > 0)
+		(void)recv(l->options->vhci_fd, seen, l->commands.seen,
+			   MSG_DONTWAIT);
+}
+
 void link_read_commands(struct link *l)
 {
 	struct command_pump *p = &l->commands;
+	struct iovec pieces[2] = { 0 };
 	size_t room;
 	ssize_t n;
 
@@ -303,7 +364,11 @@ void link_read_commands(struct link *l)
 	room = LINK_COMMAND_BYTES - p->used;
 	if (p->stage == PUMP_HEADER && room > FIRST_BYTES)
 		room = FIRST_BYTES;
-	n = recv(l->options->vhci_fd, p->bytes + p->used, room, MSG_DONTWAIT);
+	pieces[0] = (struct iovec){ p->bytes + p->used, room };
+	if (p->can_look && p->stage == PUMP_HEADER && p->seen < SEEN_BYTES)
+		n = look(l, p->bytes + p->used, room);
+	else
+		n = receive(l, pieces);
 	if (!took(l, n, room))
 		return;
 	p->used += (size_t)n;

@@ -55,6 +55,8 @@ struct command_pump {
 	size_t written;  /* up to here the channel has it */
 	size_t approved; /* up to here it may go */
 	size_t used;     /* up to here vhci has sent */
+	size_t seen;     /* of that, still in the socket: looked at only */
+	bool can_look;   /* vhci's socket lets us look on from there */
 	bool may_read;   /* vhci may have more */
 	bool is_ending;  /* vhci has said its last: read up to the end */
 	bool is_blocked; /* the channel has no room */
@@ -101,6 +103,8 @@ void link_refuse(struct link *link, enum link_end why,
 		 enum urb_verdict verdict);
 void link_decode_packets(struct link *link, const uint8_t *bytes, uint32_t n);
 
+void link_start_commands(struct link *link);
+void link_end_commands(struct link *link);
 bool link_can_read_commands(const struct link *link);
 void link_read_commands(struct link *link);
 void link_write_commands(struct link *link);

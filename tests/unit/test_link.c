@@ -7,6 +7,7 @@
 #include "frontend/link.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -15,6 +16,8 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -113,6 +116,50 @@ static void many_urbs_at_once_pass(void **state)
 	for (uint32_t i = 0; i < 4000; i++)
 		link_ret_submit_in(&replies, 3999 - i, 0, i % 701);
 	assert_true(link_bench_pass_replies(b, &replies));
+}
+
+static void short_commands_pass_without_waking_vhcis_receiver(void **state)
+{
+	struct epoll_event event = { .events = EPOLLOUT | EPOLLET };
+	struct link_bench *b = *state;
+	int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+
+	start(b);
+	assert_true(epoll_fd >= 0);
+	assert_int_equal(epoll_ctl(epoll_fd, EPOLL_CTL_ADD, b->vhci, &event),
+			 0);
+	assert_int_equal(epoll_wait(epoll_fd, &event, 1, 0), 1);
+	for (uint32_t i = 0; i < 10; i++) {
+		link_bytes_clear(&commands);
+		link_bytes_clear(&replies);
+		link_submit_in(&commands, i, 18);
+		assert_true(link_bench_pass_commands(b, &commands));
+		link_ret_submit_in(&replies, i, 0, 18);
+		assert_true(link_bench_pass_replies(b, &replies));
+	}
+	assert_int_equal(epoll_wait(epoll_fd, &event, 1, 0), 0);
+	(void)close(epoll_fd);
+}
+
+static void commands_that_passed_leave_vhci_room_to_send(void **state)
+{
+	struct link_bench *b = *state;
+	int buffer_bytes = 0;
+	socklen_t length = sizeof(buffer_bytes);
+
+	start(b);
+	assert_int_equal(getsockopt(b->vhci, SOL_SOCKET, SO_SNDBUF,
+				    &buffer_bytes, &length),
+			 0);
+	for (uint32_t i = 0; i < 1000; i++) {
+		int used = 0;
+
+		link_bytes_clear(&commands);
+		link_submit_in(&commands, i, 18);
+		assert_true(link_bench_pass_commands(b, &commands));
+		assert_int_equal(ioctl(b->vhci, SIOCOUTQ, &used), 0);
+		assert_true(used < buffer_bytes / 2);
+	}
 }
 
 static void a_seqnum_may_be_used_again_once_it_was_answered(void **state)
@@ -403,6 +450,8 @@ int main(void)
 		EACH(every_kind_of_urb_passes_unchanged),
 		EACH(data_larger_than_any_buffer_between_passes),
 		EACH(many_urbs_at_once_pass),
+		EACH(short_commands_pass_without_waking_vhcis_receiver),
+		EACH(commands_that_passed_leave_vhci_room_to_send),
 		EACH(a_seqnum_may_be_used_again_once_it_was_answered),
 		EACH(both_directions_may_be_cut_at_every_byte),
 		EACH(replies_wait_for_a_vhci_that_does_not_read),
