@@ -225,6 +225,12 @@ def attachments_outlive_a_killed_manager_and_end_when_it_is_stopped(guest):
     helpers.block_device(guest, guest.stick)
 
 
+def link_pid(guest):
+    """Of the only attachment; None if there is none, or one more."""
+    pids = helpers.pids(guest, 'xusbip-link')
+    return pids[0] if len(pids) == 1 else None
+
+
 @bed.test(limit=120)
 def attachments_outlive_the_agent_and_what_is_kept_the_gateway(guest):
     start(guest)
@@ -237,12 +243,12 @@ def attachments_outlive_the_agent_and_what_is_kept_the_gateway(guest):
     guest.check(f'systemctl restart {AGENT}')
     rewrite(guest, name, IMAGE)
 
-    number = f'/sys/bus/usb/devices/{port.busid}/devnum'
-    before = guest.check(f'cat {number}').strip()
+    before = link_pid(guest)
     guest.check(f'systemctl restart {GATEWAY}')
-    helpers.wait_until(guest, f'! grep -qsx {before} {number} && '
-                       f'[ -e {number} ]', 20)
+    helpers.wait_for('it is attached anew', lambda: link_pid(guest) not in (
+        None, before), 20)
     guest.check(f'systemctl stop {AGENT}')
+    port = wait_port(guest)
     rewrite(guest, helpers.block_device(guest, port.busid), IMAGE)
     helpers.detach(guest, port)
     guest.check(f'systemctl start {AGENT}')
