@@ -167,22 +167,21 @@ $(BUILD)/%.o: %.c Makefile
 
 .PHONY: check check-unit check-san check-fuzz check-model check-clang \
         check-integration check-vm check-xen fuzz demo demo-xen bench
-check_steps := build lint unit integration vm clang san fuzz model xen
 
 # The guests of vm have one CPU and want it for themselves; what needs no guest
-# has the other one meanwhile, and their output comes when both are done.
+# has the others meanwhile, under a lock, and its output comes when it is done.
+# Then xen, whose guests want one CPU each, has all of them.
+CHECK := $(ROOT_BUILD)/check
+check: export CPU_LOCK = $(abspath $(CHECK)/cpu)
 check:	## every test there is; the last line is the sum
-	$(Q)rm -rf $(ROOT_BUILD)/check; mkdir -p $(ROOT_BUILD)/check; \
-	jobs=$(TEST_JOBS); beside=$(ROOT_BUILD)/check/beside; \
-	end_vm() { wait; jobs=$(TEST_JOBS); cat $$beside; : > $$beside; }; \
-	run() { tests/run-step $$1 $(MAKE) --no-print-directory -j$$jobs \
-		TEST_JOBS=$$jobs check-$$1; }; \
-	: > $$beside; \
-	for step in $(check_steps); do case $$step in \
-		vm) jobs=1; run vm > $$beside & ;; \
-		xen) end_vm; run xen;; \
-		*) run $$step;; \
-	esac; done; end_vm; tests/run-step --sum
+	$(Q)rm -rf $(CHECK); mkdir -p $(CHECK); \
+	run() { tests/run-step $$2 $$1 $(MAKE) --no-print-directory \
+		-j$(TEST_JOBS) TEST_JOBS=$(TEST_JOBS) check-$$1; }; \
+	for step in build lint unit; do run $$step; done; \
+	(flock 9; for step in clang integration san fuzz model; do \
+		run $$step -b; done) 9> $$CPU_LOCK > $(CHECK)/beside & \
+	for step in vm xen; do run $$step; done; \
+	wait; cat $(CHECK)/beside; tests/run-step --sum
 
 .PHONY: check-build check-lint
 check-build: tests
@@ -200,7 +199,7 @@ check-integration: tests	## the real programs, on this machine
 
 # One at a time: limits in these tests are seconds of a guest that has a CPU.
 check-vm: tests	## the real programs in guests with a stock kernel
-	$(Q)TEST_JOBS=1 tests/vm/run
+	$(Q)CPU_LOCK= TEST_JOBS=1 tests/vm/run
 
 check-xen: tests	## the real programs on real Xen, with guests of its own
 	$(Q)tests/xen/run

@@ -2,9 +2,12 @@
 """Runs files of guest tests, each a program of its own (see bed.py) that has a
 limit, and sums them up. A guest keeps one CPU of this machine busy, so as many
 files run at a time as it has CPUs, or as the environment's TEST_JOBS says; what
-one of several says is shown when it has ended."""
+one of several says is shown when it has ended. While somebody else holds the lock
+of the environment's CPU_LOCK, it is one file less."""
 
 import concurrent.futures
+import contextlib
+import fcntl
 import glob
 import os
 import re
@@ -59,6 +62,34 @@ class File:
         return passed, failed + 1, skipped
 
 
+class Cpus:
+    """As many as there are jobs, the last one under a lock; a file takes one."""
+
+    def __init__(self, num):
+        self.lock_path = os.environ.get('CPU_LOCK')
+        self.free = threading.Semaphore(num - bool(self.lock_path))
+        self.no_more = threading.Event()
+
+    @contextlib.contextmanager
+    def one(self):
+        if self.free.acquire(blocking=not self.lock_path):
+            try:
+                yield
+            finally:
+                self.free.release()
+        else:
+            with open(self.lock_path, 'w', encoding='ascii') as lock:
+                self._wait(lock)
+                yield
+
+    def _wait(self, lock):
+        while not self.no_more.wait(1):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+        raise concurrent.futures.CancelledError
+
+
 def run_file(path, limit_s, show_at_once):
     """(passed, failed, skipped) of one file, whose output passes through."""
     began = time.monotonic()
@@ -83,11 +114,16 @@ def run_files(folder, limit_s):
     files = sys.argv[1:] or sorted(glob.glob(os.path.join(folder, 'test_*.py')))
     jobs = int(os.environ.get('TEST_JOBS') or len(os.sched_getaffinity(0)))
     jobs = min(jobs, len(files))
+    cpus = Cpus(jobs)
+
+    def run(path):
+        with cpus.one():
+            return run_file(path, limit_s, jobs == 1)
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         try:
-            counts = list(pool.map(
-                lambda path: run_file(path, limit_s, jobs == 1), files))
+            counts = list(pool.map(run, files))
         except BaseException:
+            cpus.no_more.set()
             pool.shutdown(wait=False, cancel_futures=True)
             for file in list(File.running):
                 end(file.process)
