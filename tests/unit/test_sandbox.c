@@ -31,11 +31,14 @@
 
 #include <cmocka.h>
 
+#include "skip.h"
 #include "vchan-transport/log.h"
 
 #define PASSED   0
 #define FAILED   1
 #define NO_ENTRY 2
+
+#define NEEDED   "a sanitizer needs what is forbidden here"
 
 /* Runs in the child after the sandbox was entered; a connected pair to use. */
 typedef int child_fn(const int fds[2]);
@@ -246,8 +249,7 @@ static void what_no_role_needs_kills_it(void **state)
 	};
 
 	(void)state;
-	if (SANDBOX_IS_SANITIZED)
-		skip();
+	skip_unless(!SANDBOX_IS_SANITIZED, NEEDED);
 	for (size_t i = 0; i < sizeof(forbidden) / sizeof(forbidden[0]); i++) {
 		assert_is_killed(SANDBOX_HANDSHAKE, forbidden[i]);
 		assert_is_killed(SANDBOX_SESSION, forbidden[i]);
@@ -286,8 +288,7 @@ static int narrow_and_make_timer(const int fds[2])
 static void files_stay_closed_in_a_handshake_and_kill_later(void **state)
 {
 	(void)state;
-	if (SANDBOX_IS_SANITIZED)
-		skip();
+	skip_unless(!SANDBOX_IS_SANITIZED, NEEDED);
 	assert_passes(SANDBOX_HANDSHAKE, may_not_open);
 	assert_is_killed(SANDBOX_HANDSHAKE, narrow_and_open);
 	assert_is_killed(SANDBOX_HANDSHAKE, narrow_and_make_timer);
@@ -298,8 +299,7 @@ static void files_stay_closed_in_a_handshake_and_kill_later(void **state)
 static void a_link_that_touches_a_device_or_file_is_killed(void **state)
 {
 	(void)state;
-	if (SANDBOX_IS_SANITIZED)
-		skip();
+	skip_unless(!SANDBOX_IS_SANITIZED, NEEDED);
 	assert_is_killed(SANDBOX_LINK, submit_urb);
 	assert_is_killed(SANDBOX_LINK, use_image);
 }

@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "skip.h"
 #include "tests/fake/tls_bed.h"
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
@@ -138,8 +139,7 @@ static void a_key_that_others_may_read_is_refused(void **state)
 
 static void a_key_of_somebody_else_is_refused(void **state)
 {
-	if (geteuid() != 0)
-		skip();
+	skip_unless(geteuid() == 0, "only root gives files away");
 	assert_int_equal(chown(path_of(*state, "gateway.key"), 65534, 65534),
 			 0);
 	expect_refused(*state, "gateway.key",

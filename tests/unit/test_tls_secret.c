@@ -20,6 +20,7 @@
 
 #include <cmocka.h>
 
+#include "skip.h"
 #include "tests/fake/tcp_pair.h"
 #include "tests/fake/tls_bed.h"
 #include "vchan-transport/sandbox.h"
@@ -163,9 +164,8 @@ static void the_private_key_goes_with_its_context(void **state)
 	pid_t pid;
 
 	(void)state;
-	/* It has memory that is not to be looked at. */
-	if (SANDBOX_IS_SANITIZED)
-		skip();
+	skip_unless(!SANDBOX_IS_SANITIZED,
+		    "a sanitizer has memory that is not to be looked at");
 	tls_bed_make(&bed);
 	assert_int_equal(tcp_pair(fds), 0);
 	pid = start(&bed, fds[0]);
