@@ -227,6 +227,7 @@ fuzz-bins: $(fuzz_bins)
 
 check-model:	## the Promela models, with spin
 	$(Q)rc=0; tests/run-model $(models) || rc=1; \
+		tests/model/truncated || rc=1; \
 		tests/model/mutants || rc=1; exit $$rc
 
 demo: all	## a guest takes a virtual disk of this machine, step by step
