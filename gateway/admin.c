@@ -127,9 +127,8 @@ static void answer_unknown(struct asker *a)
 	else
 		(void)snprintf(list + used, sizeof(list) - used, "%s",
 			       i == 1 ? " is" : " are");
-	answer(a, EXIT_NO_DOMAIN,
-	       "no domain %s is served by this gateway; %s", a->request.domain,
-	       list);
+	answer(a, EXIT_NO_DOMAIN, "no domain %s is served by this gateway; %s",
+	       a->request.domain, list);
 }
 
 static void attach(struct asker *a)
