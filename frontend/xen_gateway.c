@@ -13,6 +13,7 @@
 
 #define MAX_JOBS       16
 #define CHECK_EVERY_MS 2000u /* is what was attached still there? */
+#define HOLD_EVERY_MS  1000u
 
 static void answer_hold(struct xen_gateway *g, enum handshake_verb verb)
 {
@@ -37,10 +38,11 @@ static unsigned count_jobs(const struct xen_gateway *g)
 	return count;
 }
 
-static void begin_hold(struct xen_gateway *g)
+static void begin_hold(struct xen_gateway *g, uint64_t now_ms)
 {
 	log_info("%s: lets go of all its devices, to hold still", g->address);
 	g->hold = HOLD_HOLDING;
+	g->hold_ms = now_ms + HOLD_EVERY_MS;
 	g->has_news = true;
 	for (size_t i = 0; i < MAX_TASKS; i++) {
 		struct task *want = &g->wants[i];
@@ -134,7 +136,13 @@ static bool has_tried_all(const struct xen_gateway *g)
 	return true;
 }
 
-static void step_hold(struct xen_gateway *g)
+static bool is_to_hold(const struct xen_gateway *g)
+{
+	return (g->word.verb == HANDSHAKE_HOLD || g->is_held_here) &&
+	       (g->hold == HOLD_FREE || g->hold == HOLD_UNKNOWN);
+}
+
+static void step_hold(struct xen_gateway *g, uint64_t now_ms)
 {
 	bool holds = g->word.verb == HANDSHAKE_HOLD || g->is_held_here;
 
@@ -142,8 +150,8 @@ static void step_hold(struct xen_gateway *g)
 	bool goes_on = !holds &&
 		       (g->word.verb == HANDSHAKE_RESUME || g->has_devices);
 
-	if (holds && (g->hold == HOLD_FREE || g->hold == HOLD_UNKNOWN))
-		begin_hold(g);
+	if (is_to_hold(g) && now_ms >= g->hold_ms)
+		begin_hold(g, now_ms);
 	if (g->hold == HOLD_HOLDING && count_jobs(g) == 0)
 		let_go_of_all(g);
 	if (goes_on && (g->hold == HOLD_HELD || g->hold == HOLD_UNKNOWN))
@@ -229,13 +237,13 @@ uint64_t xen_gateway_step(struct xen_gateway *g)
 	uint64_t now_ms = clock_ms();
 	uint64_t next_ms = XEN_GATEWAY_NEVER;
 
-	step_hold(g);
+	step_hold(g, now_ms);
 	check_attached(g, now_ms);
 	for (size_t i = 0; i < MAX_TASKS; i++) {
 		next_ms = earlier(next_ms, step_task(g, &g->wants[i], now_ms));
 		next_ms = earlier(next_ms, step_task(g, &g->taken[i], now_ms));
 	}
-	return next_ms;
+	return is_to_hold(g) ? earlier(next_ms, g->hold_ms) : next_ms;
 }
 
 bool xen_gateway_on_child(struct xen_gateway *g, pid_t pid, int status)

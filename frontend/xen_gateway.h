@@ -8,7 +8,7 @@
  * be taken back, each until it is attached again or cannot be. Whatever waits
  * is done by a job (job_run.h). All that is read may be hostile: it is words
  * of handshake.h or nothing, and however often it changes, there are 16 jobs
- * at most, and a second between two of one task.
+ * at most, and a second between two of one task, or of holding.
  */
 #ifndef XEN_GATEWAY_H
 #define XEN_GATEWAY_H

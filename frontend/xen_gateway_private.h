@@ -61,6 +61,7 @@ struct xen_gateway {
 	char name[STORE_NAME_BYTES];
 	enum hold_state hold;
 	struct job hold_job;
+	uint64_t hold_ms;           /* the next hold, at the earliest */
 	struct handshake_word word; /* the gateway's latest: hold, resume, none */
 	uint64_t answered_epoch;
 	bool is_held_here;
