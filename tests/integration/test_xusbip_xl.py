@@ -92,6 +92,14 @@ def test_a_domain_that_went_away_is_not_held_if_it_comes_back(bench):
                      "xusbip resume uuid-of-u1"]
 
 
+def test_a_domain_that_came_to_this_host_is_waited_for_and_resumed(bench):
+    status, calls = called(bench, "migrate", "u1", "here", unseen=2)
+
+    assert status == 0
+    assert calls == ["xusbip quiesce u1", "xl migrate u1 here",
+                     *3 * ["xusbip resume u1"]]
+
+
 def test_a_domain_that_cannot_be_quiesced_is_not_saved(bench):
     status, calls = called(bench, "save", "u1", "file", quiesce_status=11)
 
