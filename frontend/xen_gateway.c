@@ -45,30 +45,22 @@ static void begin_hold(struct xen_gateway *g, uint64_t now_ms)
 	g->hold_ms = now_ms + HOLD_EVERY_MS;
 	g->has_news = true;
 	for (size_t i = 0; i < MAX_TASKS; i++) {
-		struct task *want = &g->wants[i];
-
-		if (want->state == TASK_ATTACHED)
-			task_wait(want, 0);
-		if (want->state == TASK_ATTACHING)
-			job_cancel(&want->job);
-		if (g->taken[i].state == TASK_ATTACHING)
-			job_cancel(&g->taken[i].job);
+		task_feed(g, &g->wants[i], TASK_ON_HOLD);
+		task_feed(g, &g->taken[i], TASK_ON_HOLD);
 	}
 }
 
-/* What is wanted is attached again because it is, not because it was. */
+/*
+ * What is wanted is attached again because it is, not because it was. Which
+ * wants are left is not known: meanwhile they were not let go of.
+ */
 static void become_held(struct xen_gateway *g)
 {
 	g->hold = HOLD_HELD;
-	for (size_t i = 0; i < MAX_TASKS; i++) {
-		struct task *want = &g->wants[i];
-
-		if (want->state == TASK_NONE)
-			continue;
-		(void)xen_notes_drop(g->domid, want->note.busid);
-		if (want->is_gone)
-			task_forget(g, want);
-	}
+	g->needs_look = true;
+	for (size_t i = 0; i < MAX_TASKS; i++)
+		if (g->wants[i].state != TASK_ABSENT)
+			(void)xen_notes_drop(g->domid, g->wants[i].note.busid);
 }
 
 static void let_go_of_all(struct xen_gateway *g)
@@ -79,7 +71,7 @@ static void let_go_of_all(struct xen_gateway *g)
 
 	/* What was not taken back yet stays noted. */
 	for (size_t i = 0; i < MAX_TASKS; i++)
-		task_clear(&g->taken[i]);
+		task_feed(g, &g->taken[i], TASK_ON_UNWANTED);
 	(void)snprintf(domid, sizeof(domid), "%u", g->domid);
 	r = job_start(&g->hold_job, "hold", words, g->is_debug);
 	if (r == 0)
@@ -101,7 +93,7 @@ static void on_hold_end(struct xen_gateway *g, int status)
 static bool is_wanted(const struct xen_gateway *g, const char *busid)
 {
 	for (size_t i = 0; i < MAX_TASKS; i++)
-		if (g->wants[i].state != TASK_NONE &&
+		if (g->wants[i].state != TASK_ABSENT &&
 		    strcmp(g->wants[i].note.busid, busid) == 0)
 			return true;
 	return false;
@@ -122,16 +114,15 @@ static void go_on(struct xen_gateway *g)
 			(void)xen_notes_drop(g->domid, notes[i].busid);
 			continue;
 		}
-		task_clear(&g->taken[i]);
 		g->taken[i].note = notes[i];
-		task_wait(&g->taken[i], 0);
+		task_feed(g, &g->taken[i], TASK_ON_WANTED);
 	}
 }
 
 static bool has_tried_all(const struct xen_gateway *g)
 {
 	for (size_t i = 0; i < MAX_TASKS; i++)
-		if (g->taken[i].state != TASK_NONE && g->taken[i].tries == 0)
+		if (g->taken[i].state != TASK_ABSENT && g->taken[i].tries == 0)
 			return false;
 	return true;
 }
@@ -154,7 +145,8 @@ static void step_hold(struct xen_gateway *g, uint64_t now_ms)
 		begin_hold(g, now_ms);
 	if (g->hold == HOLD_HOLDING && count_jobs(g) == 0)
 		let_go_of_all(g);
-	if (goes_on && (g->hold == HOLD_HELD || g->hold == HOLD_UNKNOWN))
+	if (goes_on && !g->needs_look &&
+	    (g->hold == HOLD_HELD || g->hold == HOLD_UNKNOWN))
 		go_on(g);
 	if (g->word.epoch == g->answered_epoch)
 		return;
@@ -205,7 +197,7 @@ static void check_attached(struct xen_gateway *g, uint64_t now_ms)
 		     vhci_is_free(VHCI_DIR, want->port) == 0))
 			continue;
 		log_info("%s: %s was lost", g->address, want->note.busid);
-		task_retry(want);
+		task_feed(g, want, TASK_ON_LOST);
 	}
 }
 
@@ -222,7 +214,7 @@ static uint64_t step_task(struct xen_gateway *g, struct task *task,
 			return task->due_ms;
 		/* Otherwise the end of a job is the next step. */
 		if (count_jobs(g) < MAX_JOBS)
-			task_attach(g, task);
+			task_feed(g, task, TASK_ON_DUE);
 	}
 	return task->state == TASK_ATTACHED ? g->check_ms : XEN_GATEWAY_NEVER;
 }

@@ -31,7 +31,7 @@ int xen_gateway_read_word(struct store *store, const char *path,
 }
 
 /* Attached by an agent before this one, and still there? */
-static int adopt(struct xen_gateway *g, struct task *want)
+static int adopt(struct xen_gateway *g, struct task *want, bool *ret_is_found)
 {
 	char path[HANDSHAKE_PATH_BYTES];
 	struct handshake_word word;
@@ -48,21 +48,21 @@ static int adopt(struct xen_gateway *g, struct task *want)
 	    record_identify(RECORD_DIR, word.port, &want->record) < 0)
 		return r;
 	want->port = word.port;
-	want->state = TASK_ATTACHED;
+	*ret_is_found = true;
 	return 0;
 }
 
 static int begin_want(struct xen_gateway *g, struct task *want,
 		      const struct handshake_word *word)
 {
+	bool is_found = false;
 	int r;
 
 	want->epoch = word->epoch;
 	memcpy(want->note.busid, word->busid, sizeof(word->busid));
-	task_wait(want, 0);
-	r = adopt(g, want);
-	if (r < 0)
-		task_clear(want);
+	r = adopt(g, want, &is_found);
+	if (r == 0)
+		task_feed(g, want, is_found ? TASK_ON_FOUND : TASK_ON_WANTED);
 	return r;
 }
 
@@ -82,7 +82,7 @@ static int look_at_want(struct xen_gateway *g, const char *name)
 	if (r < 0 || word.verb != HANDSHAKE_ATTACH ||
 	    !import_is_busid(word.busid))
 		return r;
-	if (want->state == TASK_NONE)
+	if (want->state == TASK_ABSENT)
 		r = begin_want(g, want, &word);
 	/* Another one waits until this one has gone. */
 	want->is_seen = want->epoch == word.epoch &&
@@ -108,8 +108,8 @@ static int look_at_wants(struct xen_gateway *g)
 	for (size_t i = 0; i < MAX_TASKS && r == 0; i++) {
 		struct task *want = &g->wants[i];
 
-		if (want->state != TASK_NONE && !want->is_seen)
-			task_let_go(g, want);
+		if (!want->is_seen && g->hold != HOLD_HOLDING)
+			task_feed(g, want, TASK_ON_UNWANTED);
 	}
 	return r;
 }
@@ -127,7 +127,7 @@ static void remove_stale_answers(struct xen_gateway *g)
 		uint32_t number;
 
 		if (handshake_parse_number(names[i], MAX_TASKS - 1, &number) &&
-		    g->wants[number].state == TASK_NONE) {
+		    g->wants[number].state == TASK_ABSENT) {
 			handshake_want_path(path, g->own, g->domid, number);
 			(void)store_remove(g->store, path);
 		}
@@ -151,9 +151,9 @@ static int look_at_devices(struct xen_gateway *g)
 	g->has_news = true;
 	for (size_t i = 0; i < MAX_TASKS; i++) {
 		if (g->wants[i].state == TASK_WAITING)
-			task_wait(&g->wants[i], 0);
+			task_feed(g, &g->wants[i], TASK_ON_WANTED);
 		if (g->taken[i].state == TASK_WAITING)
-			task_wait(&g->taken[i], 0);
+			task_feed(g, &g->taken[i], TASK_ON_WANTED);
 	}
 	return 0;
 }

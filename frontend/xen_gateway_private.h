@@ -12,6 +12,7 @@
 
 #include "frontend/job.h"
 #include "frontend/record.h"
+#include "frontend/task_fsm.h"
 #include "frontend/xen_gateway.h"
 #include "frontend/xen_notes.h"
 #include "vchan-transport/handshake.h"
@@ -21,19 +22,10 @@
 
 _Static_assert(XEN_NOTES_MAX == MAX_TASKS, "there is a place for each note");
 
-enum task_state {
-	TASK_NONE,
-	TASK_WAITING,   /* until due_ms */
-	TASK_ATTACHING, /* by its job */
-	TASK_ATTACHED,  /* a want only */
-	TASK_DETACHING, /* by its job; the want is gone */
-};
-
 /* Its place, in one of the gateway's lists, is used again. */
 struct task {
 	enum task_state state;
 	bool is_seen; /* want: its node is there */
-	bool is_gone; /* want: it is not; ends with its job */
 	uint64_t epoch;
 	struct xen_note note;
 	uint32_t port;
@@ -83,18 +75,7 @@ void gateway_answer(struct xen_gateway *g, const char *path,
 		    const struct handshake_word *word);
 
 uint32_t task_number(const struct xen_gateway *g, const struct task *want);
-void task_clear(struct task *task);
-/* Waits from now, or then, on; not too soon after it was begun before. */
-void task_wait(struct task *task, uint64_t at_ms);
-/* Waits longer each time. */
-void task_retry(struct task *task);
-void task_attach(struct xen_gateway *g, struct task *task);
-void task_forget(struct xen_gateway *g, struct task *want);
-/*
- * The want is gone: undoes what was done for it. While everything is let go of
- * it may be noted to be taken back at any moment, so it stays until that is done.
- */
-void task_let_go(struct xen_gateway *g, struct task *want);
+void task_feed(struct xen_gateway *g, struct task *task, enum task_stim stim);
 void task_on_job_end(struct xen_gateway *g, struct task *task, int wstatus);
 
 #endif

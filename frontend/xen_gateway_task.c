@@ -2,6 +2,7 @@
 /* The tasks of a gateway: see xen_gateway_private.h. */
 #include "frontend/xen_gateway_private.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -67,33 +68,35 @@ static void task_answer(struct xen_gateway *g, const struct task *want,
 
 /* ---- tasks ---- */
 
-void task_clear(struct task *task)
+static void clear(struct task *task)
 {
 	*task = (struct task){ .started_ms = task->started_ms };
 }
 
-void task_forget(struct xen_gateway *g, struct task *want)
+static void forget(struct xen_gateway *g, struct task *task)
 {
 	char path[HANDSHAKE_PATH_BYTES];
 
-	handshake_want_path(path, g->own, g->domid, task_number(g, want));
-	(void)store_remove(g->store, path);
-	task_clear(want);
-	/* Its number may have been given to another one meanwhile. */
-	g->needs_look = true;
+	if (is_want(g, task)) {
+		handshake_want_path(path, g->own, g->domid,
+				    task_number(g, task));
+		(void)store_remove(g->store, path);
+		/* Its number may have been given to another one meanwhile. */
+		g->needs_look = true;
+	}
+	clear(task);
 }
 
 /* The earliest moment from `at_ms` on that a task may be begun anew. */
-void task_wait(struct task *task, uint64_t at_ms)
+static void wait_until(struct task *task, uint64_t at_ms)
 {
 	uint64_t earliest_ms = task->started_ms + START_EVERY_MS;
 
-	task->state = TASK_WAITING;
 	task->due_ms = task->started_ms && at_ms < earliest_ms ? earliest_ms
 							       : at_ms;
 }
 
-void task_retry(struct task *task)
+static void retry(struct task *task)
 {
 	unsigned delay_ms = task->delay_ms * 2;
 
@@ -103,11 +106,11 @@ void task_retry(struct task *task)
 		delay_ms = RETRY_LAST_MS;
 	task->delay_ms = delay_ms;
 	/* So that many guests do not come at the same moment. */
-	task_wait(task, clock_ms() + delay_ms -
-				handshake_new_epoch() % (delay_ms / 4));
+	wait_until(task, clock_ms() + delay_ms -
+				 handshake_new_epoch() % (delay_ms / 4));
 }
 
-void task_attach(struct xen_gateway *g, struct task *task)
+static void start_attaching(struct xen_gateway *g, struct task *task)
 {
 	char usbid[16];
 	const char *words[] = { g->address, task->note.busid, NULL, NULL };
@@ -122,104 +125,133 @@ void task_attach(struct xen_gateway *g, struct task *task)
 		      g->is_debug);
 	if (r < 0) {
 		gateway_log_start(g, "attach a device", r);
-		task_retry(task);
-		return;
+		task_feed(g, task, TASK_ON_FAILED);
 	}
-	task->state = TASK_ATTACHING;
 }
 
-static void start_detaching(struct xen_gateway *g, struct task *want)
+static void tell(struct xen_gateway *g, struct task *task)
 {
-	char port[16];
-	const char *words[] = { g->address, port, want->note.busid, NULL };
-	int r = -ENOENT;
-
-	(void)snprintf(port, sizeof(port), "%u", want->port);
-	if (record_is(RECORD_DIR, want->port, &want->record))
-		r = job_start(&want->job, "detach", words, g->is_debug);
-	if (r == 0) {
-		want->state = TASK_DETACHING;
-		return;
-	}
-	if (r != -ENOENT) /* otherwise it has ended by itself */
-		gateway_log_start(g, "detach a device", r);
-	task_forget(g, want);
-}
-
-void task_let_go(struct xen_gateway *g, struct task *want)
-{
-	if (want->is_gone)
-		return;
-	want->is_gone = true;
-	if (want->state == TASK_WAITING && g->hold != HOLD_HOLDING)
-		task_forget(g, want);
-	else if (want->state == TASK_ATTACHING)
-		job_cancel(&want->job);
-	else if (want->state == TASK_ATTACHED)
-		start_detaching(g, want);
-}
-
-static void on_taken_back(struct xen_gateway *g, struct task *task)
-{
-	log_info("%s: took back %s", g->address, task->note.busid);
-	(void)xen_notes_drop(g->domid, task->note.busid);
-	task_clear(task);
-}
-
-static void on_attached(struct xen_gateway *g, struct task *task,
-			const char *text)
-{
-	const char *end = sysfs_scan_number(text, 10, &task->port);
-
-	if (!end ||
-	    record_identify(RECORD_DIR, task->port, &task->record) < 0) {
-		task_retry(task); /* it is gone already */
-		return;
-	}
-	task->state = TASK_ATTACHED;
 	task->delay_ms = 0;
-	if (task->is_gone) {
-		start_detaching(g, task);
-		return;
-	}
 	log_info("%s: attached %s at port %02u, as it wants", g->address,
 		 task->note.busid, task->port);
 	task_answer(g, task, EXIT_OK, NULL);
 }
 
-static void on_failed(struct xen_gateway *g, struct task *task,
-		      enum exit_status status, const char *why)
+static void start_detaching(struct xen_gateway *g, struct task *task)
+{
+	char port[16];
+	const char *words[] = { g->address, port, task->note.busid, NULL };
+	int r;
+
+	(void)snprintf(port, sizeof(port), "%u", task->port);
+	if (!record_is(RECORD_DIR, task->port, &task->record)) {
+		task_feed(g, task, TASK_ON_LOST);
+		return;
+	}
+	r = job_start(&task->job, "detach", words, g->is_debug);
+	if (r < 0) {
+		gateway_log_start(g, "detach a device", r);
+		task_feed(g, task, TASK_ON_FAILED);
+	}
+}
+
+static void drop(struct xen_gateway *g, struct task *task)
+{
+	(void)xen_notes_drop(g->domid, task->note.busid);
+	forget(g, task);
+}
+
+static void act(struct xen_gateway *g, struct task *task, enum task_act action)
+{
+	switch (action) {
+	case TASK_DO_NONE:
+		break;
+	case TASK_DO_WAIT:
+		wait_until(task, 0);
+		break;
+	case TASK_DO_RETRY:
+		retry(task);
+		break;
+	case TASK_DO_TRY:
+		start_attaching(g, task);
+		break;
+	case TASK_DO_TELL:
+		tell(g, task);
+		break;
+	case TASK_DO_CANCEL:
+		job_cancel(&task->job);
+		break;
+	case TASK_DO_DETACH:
+		start_detaching(g, task);
+		break;
+	case TASK_DO_FORGET:
+		forget(g, task);
+		break;
+	case TASK_DO_DROP:
+		drop(g, task);
+		break;
+	case TASK_DO_BUG:
+		assert(!"the table of tasks was left");
+		break;
+	}
+}
+
+void task_feed(struct xen_gateway *g, struct task *task, enum task_stim stim)
+{
+	struct task_step step = task_fsm_step(task->state, stim);
+
+	if (step.next != task->state)
+		log_debug("%s: %s: %s + %s -> %s", g->address, task->note.busid,
+			  task_state_name(task->state), task_stim_name(stim),
+			  task_state_name(step.next));
+	task->state = step.next;
+	act(g, task, step.act);
+}
+
+/* ---- the ends of jobs ---- */
+
+static enum task_stim on_attached(struct xen_gateway *g, struct task *task,
+				  const char *text)
+{
+	if (!is_want(g, task)) {
+		log_info("%s: took back %s", g->address, task->note.busid);
+		return TASK_ON_OVER;
+	}
+	if (!sysfs_scan_number(text, 10, &task->port) ||
+	    record_identify(RECORD_DIR, task->port, &task->record) < 0)
+		return TASK_ON_LOST; /* it is gone already */
+	return TASK_ON_DONE;
+}
+
+static enum task_stim on_failed(struct xen_gateway *g, struct task *task,
+				const char *why)
 {
 	bool gives_up = !is_want(g, task) && ++task->tries >= RESTORE_TRIES;
 
 	log_warn("%s: %s was not attached: %s%s", g->address, task->note.busid,
 		 why, gives_up ? "; gives up" : "");
-	if (gives_up) {
-		(void)xen_notes_drop(g->domid, task->note.busid);
-		task_clear(task);
-		return;
-	}
-	task_retry(task);
-	if (is_want(g, task))
-		task_answer(g, task, status, why);
+	return gives_up ? TASK_ON_OVER : TASK_ON_FAILED;
 }
 
 void task_on_job_end(struct xen_gateway *g, struct task *task, int wstatus)
 {
 	char text[JOB_TEXT_BYTES];
 	enum exit_status status = job_end(&task->job, wstatus, text);
-	bool was_attaching = task->state == TASK_ATTACHING;
+	enum task_state before = task->state;
+	enum task_stim stim = TASK_ON_DONE;
 
-	if (!was_attaching && status != EXIT_OK)
+	if (before == TASK_DETACHING && status != EXIT_OK)
 		log_warn("%s: %s", g->address, text);
 	if (g->hold == HOLD_HOLDING)
-		task_wait(task, 0); /* what is attached is let go of */
-	else if (!was_attaching || (task->is_gone && status != EXIT_OK))
-		task_forget(g, task);
+		stim = TASK_ON_STOPPED;
+	else if (before == TASK_ATTACHING && status != EXIT_OK)
+		stim = on_failed(g, task, text);
 	else if (status != EXIT_OK)
-		on_failed(g, task, status, text);
-	else if (is_want(g, task))
-		on_attached(g, task, text);
-	else
-		on_taken_back(g, task);
+		stim = TASK_ON_FAILED;
+	else if (before != TASK_DETACHING)
+		stim = on_attached(g, task, text);
+	task_feed(g, task, stim);
+	if (before == TASK_ATTACHING && stim == TASK_ON_FAILED &&
+	    is_want(g, task))
+		task_answer(g, task, status, text);
 }

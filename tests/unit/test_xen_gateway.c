@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the agent does about one gateway's words, over a store in memory and
- * with jobs that the test plays.
+ * Every row of task_fsm.def on the real machine, over a store in memory and with
+ * jobs that the test plays; then what the agent does about a gateway's words.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -20,6 +20,7 @@
 
 #include "frontend/vhci.h"
 #include "tests/unit/memory_store.h"
+#include "vchan-transport/channel.h"
 
 #define OURS   "/local/domain/5/data/xusbip/0"
 #define THEIRS "/local/domain/0/data/xusbip/5"
@@ -32,6 +33,7 @@ static struct {
 	char verb[16]; /* of the last job */
 	unsigned num_detached;
 	bool is_cancelled;
+	bool has_no_record; /* or the port's is another's */
 	enum exit_status status;
 	const char *text;
 } played;
@@ -73,8 +75,7 @@ int record_read(const char *dir, uint32_t port, struct record *ret_record)
 {
 	(void)dir;
 	assert_int_equal(port, 3);
-	(void)snprintf(ret_record->host, sizeof(ret_record->host), "xen:0");
-	(void)snprintf(ret_record->busid, sizeof(ret_record->busid), "1-1");
+	*ret_record = (struct record){ .host = "xen:0", .busid = "1-1" };
 	return 0;
 }
 
@@ -83,7 +84,7 @@ int record_identify(const char *dir, uint32_t port, struct record_id *ret_id)
 	(void)dir;
 	(void)port;
 	(void)ret_id;
-	return 0;
+	return played.has_no_record ? -ENOENT : 0;
 }
 
 bool record_is(const char *dir, uint32_t port, const struct record_id *id)
@@ -91,7 +92,7 @@ bool record_is(const char *dir, uint32_t port, const struct record_id *id)
 	(void)dir;
 	(void)port;
 	(void)id;
-	return true;
+	return !played.has_no_record;
 }
 
 int vhci_is_free(const char *dir, uint32_t number)
@@ -133,7 +134,9 @@ static int tear_down(void **state)
 
 static void look(void)
 {
-	assert_int_equal(xen_gateway_look(gateway), 0);
+	do
+		assert_int_equal(xen_gateway_look(gateway), 0);
+	while (xen_gateway_needs_look(gateway));
 	(void)xen_gateway_step(gateway);
 }
 
@@ -176,12 +179,162 @@ static void attach(void)
 	assert_string_equal(memory_get(OURS "/want/0"), E1 " attached 3");
 }
 
-/* ---- holding ---- */
-
 static void begin_hold(void)
 {
 	say("hold", E2 " hold");
 }
+
+/* ---- the table ---- */
+
+static void bring_to(enum task_state state)
+{
+	say("hold", E3 " resume");
+	if (state == TASK_ABSENT)
+		return;
+	begin_attaching();
+	if (state == TASK_ATTACHING)
+		return;
+	if (state == TASK_UNDOING) {
+		say("want/0", NULL);
+		return;
+	}
+	if (state == TASK_WAITING) {
+		end_job(EXIT_NO_DEVICE, "not there");
+		return;
+	}
+	end_job(EXIT_OK, "3");
+	if (state == TASK_DETACHING)
+		say("want/0", NULL);
+}
+
+/* As if it had failed before, and were one that is to be taken back. */
+static void take_back(void)
+{
+	struct task *taken = &gateway->taken[0];
+
+	*taken = *want();
+	*want() = (struct task){ 0 };
+	end_job(EXIT_OK, "3");
+	*want() = *taken;
+}
+
+static void lose_it(enum task_state from)
+{
+	played.has_no_record = true;
+	if (from == TASK_ATTACHED) {
+		xen_gateway_suspect(gateway);
+		(void)xen_gateway_step(gateway);
+	} else if (from == TASK_DETACHING) {
+		want()->state = TASK_ATTACHED;
+		want()->job = (struct job){ 0 };
+		look();
+	} else {
+		end_job(EXIT_OK, "3");
+	}
+}
+
+static void stimulate(enum task_state from, enum task_stim stim)
+{
+	switch (stim) {
+	case TASK_ON_WANTED:
+		memory_set(THEIRS "/want/0", E1 " attach 1-1");
+		memory_set(THEIRS "/devices", "2");
+		assert_int_equal(xen_gateway_look(gateway), 0);
+		break;
+	case TASK_ON_FOUND:
+		memory_set(OURS "/want/0", E1 " attached 3");
+		say("want/0", E1 " attach 1-1");
+		break;
+	case TASK_ON_UNWANTED:
+		say("want/0", NULL);
+		break;
+	case TASK_ON_DUE:
+		want()->due_ms = 0;
+		(void)xen_gateway_step(gateway);
+		break;
+	case TASK_ON_DONE:
+		end_job(EXIT_OK, "3");
+		break;
+	case TASK_ON_FAILED:
+		end_job(EXIT_CANNOT_REACH, "nobody there");
+		break;
+	case TASK_ON_OVER:
+		take_back();
+		break;
+	case TASK_ON_LOST:
+		lose_it(from);
+		break;
+	case TASK_ON_HOLD:
+		begin_hold();
+		break;
+	case TASK_ON_STOPPED:
+		begin_hold();
+		end_job(EXIT_FAILED, "ended by signal 15");
+		break;
+	}
+}
+
+static void assert_action(enum task_act action)
+{
+	uint64_t now_ms = clock_ms();
+
+	switch (action) {
+	case TASK_DO_NONE:
+	case TASK_DO_BUG:
+		break;
+	case TASK_DO_WAIT:
+		assert_true(want()->due_ms <= now_ms + 1000);
+		break;
+	case TASK_DO_RETRY:
+		assert_true(want()->delay_ms >= 1000);
+		assert_true(want()->due_ms <= now_ms + want()->delay_ms);
+		break;
+	case TASK_DO_TRY:
+		assert_string_equal(played.verb, "attach");
+		break;
+	case TASK_DO_TELL:
+		assert_string_equal(memory_get(OURS "/want/0"),
+				    E1 " attached 3");
+		break;
+	case TASK_DO_CANCEL:
+		assert_true(played.is_cancelled);
+		break;
+	case TASK_DO_DETACH:
+		assert_string_equal(played.verb, "detach");
+		break;
+	case TASK_DO_FORGET:
+		assert_null(memory_get(OURS "/want/0"));
+		break;
+	case TASK_DO_DROP:
+		assert_int_equal(want()->note.busid[0], '\0');
+		break;
+	}
+}
+
+/* Rows that only a mistake of ours would lead to are not walked. */
+static void every_row_does_what_it_says(void **state)
+{
+	for (int from = 0; from < TASK_NUM_STATES; from++) {
+		for (int stim = 0; stim < TASK_NUM_STIMS; stim++) {
+			struct task_step step = task_fsm_step(
+				(enum task_state)from, (enum task_stim)stim);
+
+			if (step.act == TASK_DO_BUG)
+				continue;
+			assert_int_equal(set_up(state), 0);
+			bring_to((enum task_state)from);
+			assert_int_equal(want()->state, from);
+
+			stimulate((enum task_state)from, (enum task_stim)stim);
+
+			assert_int_equal(want()->state, step.next);
+			assert_action(step.act);
+			assert_int_equal(tear_down(state), 0);
+		}
+	}
+}
+
+/* ---- holding ---- */
 
 /* What the job does for each port of the gateway's. */
 static void note(const char *busid)
@@ -208,7 +361,7 @@ static void assert_nothing_is_taken_back(void)
 	assert_string_equal(played.verb, "hold");
 	assert_string_equal(memory_get(OURS "/hold"), E3 " resumed");
 	assert_int_equal(xen_notes_held(0, notes), 0);
-	assert_int_equal(want()->state, TASK_NONE);
+	assert_int_equal(want()->state, TASK_ABSENT);
 	assert_null(memory_get(OURS "/want/0"));
 }
 
@@ -384,7 +537,7 @@ static void what_is_no_word_any_more_is_not_wanted(void **state)
 
 	assert_int_equal(want()->state, TASK_DETACHING);
 	end_job(EXIT_OK, "");
-	assert_int_equal(want()->state, TASK_NONE);
+	assert_int_equal(want()->state, TASK_ABSENT);
 	assert_null(memory_get(OURS "/want/0"));
 }
 
@@ -393,6 +546,7 @@ static void what_is_no_word_any_more_is_not_wanted(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(every_row_does_what_it_says),
 		TEST(a_want_that_goes_while_held_is_not_taken_back),
 		TEST(a_want_that_goes_before_it_is_noted_is_not_taken_back),
 		TEST(a_want_that_goes_while_attached_is_not_taken_back),
