@@ -25,6 +25,7 @@ CONFIG = f'''
 export {{ vendor = "46f4" }}
 disk "disk0" {{ image = "{IMAGE}" }}
 '''
+KEPT = f'attach "kept" {{ gateway = "{SOCKET}" busid = "disk0" }}'
 MISTAKE = 'exprot { }'
 EXIT_CONFIG = 9
 INSTALL_LIMIT_S = 60
@@ -234,8 +235,7 @@ def link_pid(guest):
 @bed.test(limit=120)
 def attachments_outlive_the_agent_and_what_is_kept_the_gateway(guest):
     start(guest)
-    configure(guest, AGENT, f'attach "kept" {{ gateway = "{SOCKET}" '
-                            'busid = "disk0" }')
+    configure(guest, AGENT, KEPT)
     guest.check(f'systemctl reload {AGENT}')
     port = wait_port(guest)
     name = helpers.block_device(guest, port.busid)
@@ -252,6 +252,26 @@ def attachments_outlive_the_agent_and_what_is_kept_the_gateway(guest):
     rewrite(guest, helpers.block_device(guest, port.busid), IMAGE)
     helpers.detach(guest, port)
     guest.check(f'systemctl start {AGENT}')
+
+
+@bed.test(limit=120)
+def a_suspend_detaches_and_what_is_kept_comes_back(guest):
+    start(guest)
+    configure(guest, AGENT, KEPT)
+    guest.check(f'systemctl reload {AGENT}')
+    name = helpers.block_device(guest, wait_port(guest).busid)
+    guest.check(f'echo cached > /dev/{name}')
+    # The freezer alone: the devices that the guest lives on would not return.
+    guest.check('''echo freezer > /sys/power/pm_test
+echo 0 > /sys/module/suspend/parameters/pm_test_delay
+systemctl start systemd-suspend.service''', timeout=60)
+    said = guest.check('dmesg | grep -o "USB disconnect\\|PM: suspend entry"')
+    assert said.split('\n')[-3:-1] == ['USB disconnect', 'PM: suspend entry']
+
+    port = wait_port(guest)
+    rewrite(guest, helpers.block_device(guest, port.busid), IMAGE)
+    guest.check(f'systemctl stop {AGENT}')
+    helpers.detach(guest, port)
 
 
 # Other hosts

@@ -20,6 +20,7 @@ from xen import Xen  # noqa: E402
 
 DISK_BYTES = 4 << 20
 SAVED = '/tmp/saved'
+SLEEP_HOOK = os.path.join(HERE, '..', '..', 'etc', 'systemd-sleep', 'xusbip')
 WRAPPER = (f'{parts.ADMIN} XUSBIP={helpers.XUSBIP} '
            'sh /xusbip/etc/xen/xusbip-xl')
 EXIT_NO_DEVICE, EXIT_BUSY, EXIT_TIMEOUT, EXIT_NO_DOMAIN = 3, 7, 11, 13
@@ -197,6 +198,37 @@ def a_guest_held_still_gets_no_device_until_it_is_resumed(xen):
     assert check_xusbip(xen, 'resume u1') == 'u1: it was not held\n'
     wait_busids(u1, 'disk')
     take(xen, 'disk')
+    end(xen, before)
+
+
+def run_sleep_hook(domain, when):
+    """As systemd-sleep does, of which a guest here has nothing else."""
+    with open(SLEEP_HOOK, encoding='ascii') as hook:
+        domain.check(f'''mkdir -p /run/hook; cd /run/hook
+cat > sleep <<'END'
+{hook.read()}
+END
+printf '#!/bin/sh\n[ "$*" = "--quiet is-active xusbip-frontend.service" ]\n' \
+	> systemctl
+chmod +x systemctl; ln -sf {helpers.XUSBIP} xusbip
+PATH=/run/hook:$PATH sh sleep {when} suspend''', timeout=60)
+
+
+@bed.test(limit=240)
+def the_sleep_hook_takes_a_guests_devices_away_and_back(xen):
+    u1, = xen.guests
+    before = xen.leftovers()
+    give(xen, 'disk', '--persist')
+    check_xusbip(u1, f'attach -r {REMOTE} -b zero')
+
+    run_sleep_hook(u1, 'pre')
+    helpers.wait_nothing_left(u1, limit=1)
+
+    run_sleep_hook(u1, 'post')
+    wait_busids(u1, 'disk', 'zero')
+    check_disk(xen)
+    take(xen, 'disk')
+    take(xen, 'zero')
     end(xen, before)
 
 
