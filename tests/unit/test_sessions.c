@@ -369,7 +369,7 @@ static void every_end_has_a_status_and_words(void **state)
 		{ "10", EXIT_PROTOCOL, "breaks the protocol" },
 		{ "11", EXIT_TIMEOUT, "did not answer in time" },
 		{ "12", EXIT_NOT_TRUSTED, "not accepted" },
-		{ "13", EXIT_FAILED, "failed" },
+		{ "14", EXIT_FAILED, "failed" },
 		{ "255", EXIT_FAILED, "failed" },
 		{ "signal:9", EXIT_FAILED, "killed" },
 		{ "signal:14", EXIT_TIMEOUT, "did not answer in time" },
