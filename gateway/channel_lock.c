@@ -72,7 +72,7 @@ int channel_lock_note(int fd, struct channel_note *note)
 	char text[NOTE_BYTES];
 	int len;
 
-	note->started_at = process_started_at(note->pid, NULL);
+	note->started_at = process_started_at(note->pid);
 	len = snprintf(text, sizeof(text),
 		       "%d %" PRIu64 " %016" PRIx64 " %s %s\n", (int)note->pid,
 		       note->started_at, note->epoch, note->uuid, note->busid);
@@ -101,7 +101,7 @@ static void read_note(int fd, struct channel_note *ret_note)
 		(void)snprintf(ret_note->busid, sizeof(ret_note->busid), "%s",
 			       word);
 	if (ret_note->pid <= 0 || ret_note->started_at == 0 ||
-	    process_started_at(ret_note->pid, NULL) != ret_note->started_at)
+	    process_started_at(ret_note->pid) != ret_note->started_at)
 		ret_note->pid = 0;
 }
 

@@ -5,7 +5,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <linux/usbdevice_fs.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -13,7 +12,6 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
-#include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -21,10 +19,8 @@
 #include "gateway/ipc.h"
 #include "gateway/session_note.h"
 #include "vchan-transport/log.h"
-#include "vchan-transport/process_id.h"
 
 #define SUFFIX     ".lock"
-#define BY         " by "
 #define SETTLED    " settled\n"
 #define PATH_BYTES 512
 #define SYSFS      "/sys"
@@ -125,8 +121,6 @@ int claim_take(const char *dir, const char *busid, int *ret_fd)
 struct note {
 	unsigned devnum; /* 0: a virtual device, or another gateway's */
 	unsigned configuration;
-	pid_t pid; /* of its session */
-	uint64_t started_at;
 	bool is_settled; /* the session has put the device back */
 };
 
@@ -140,10 +134,6 @@ static struct note read_note(int fd)
 	text[n > 0 ? n : 0] = '\0';
 	note.devnum = (unsigned)strtoul(text, &end, 10);
 	note.configuration = (unsigned)strtoul(end, &end, 10);
-	if (strncmp(end, BY, strlen(BY)) == 0) {
-		note.pid = (pid_t)strtol(end + strlen(BY), &end, 10);
-		note.started_at = strtoull(end, &end, 10);
-	}
 	note.is_settled = strcmp(end, SETTLED) == 0;
 	return note;
 }
@@ -152,15 +142,10 @@ static struct note read_note(int fd)
 static int write_note(int fd, const struct note *note)
 {
 	char text[96];
-	int len = snprintf(text, sizeof(text), "%u %u", note->devnum,
-			   note->configuration);
+	int len = snprintf(text, sizeof(text), "%u %u%s", note->devnum,
+			   note->configuration,
+			   note->is_settled ? SETTLED : "\n");
 
-	if (note->pid > 0)
-		len += snprintf(text + len, sizeof(text) - (size_t)len,
-				BY "%d %" PRIu64, (int)note->pid,
-				note->started_at);
-	len += snprintf(text + len, sizeof(text) - (size_t)len, "%s",
-			note->is_settled ? SETTLED : "\n");
 	return pwrite(fd, text, (size_t)len, 0) == len ? 0 : -EIO;
 }
 
@@ -175,17 +160,6 @@ int claim_note(int fd, unsigned devnum, unsigned configuration)
 	if (ftruncate(fd, 0) < 0)
 		return -errno;
 	return write_note(fd, &found);
-}
-
-int claim_note_session(int fd, pid_t pid)
-{
-	struct note note = read_note(fd);
-
-	note.pid = pid;
-	note.started_at = process_started_at(pid, NULL);
-	if (ftruncate(fd, 0) < 0)
-		return -errno;
-	return write_note(fd, &note);
 }
 
 void claim_settle(int fd)
@@ -340,13 +314,11 @@ put_back_and_exit(int claim_fd, const char *path, const char *busid)
 }
 
 /* 1 if the claim is held, by a session or from now on by a child. */
-static unsigned sweep_one(const char *dir, const char *path, const char *busid,
-			  int unused)
+static unsigned sweep_one(const char *dir, const char *path, const char *busid)
 {
 	int fd = lock_file(path, 0);
 	pid_t pid;
 
-	(void)unused;
 	if (fd < 0)
 		return fd == -EBUSY;
 	session_note_remove(dir, busid);
@@ -366,14 +338,10 @@ static unsigned sweep_one(const char *dir, const char *path, const char *busid,
 	return 1;
 }
 
-/* The sum of what `look` returns for each file there is. */
-static unsigned look_at_all(const char *dir,
-			    unsigned (*look)(const char *dir, const char *path,
-					     const char *busid, int arg),
-			    int arg)
+unsigned claim_sweep(const char *dir)
 {
 	DIR *d = opendir(dir);
-	unsigned sum = 0;
+	unsigned num_held = 0;
 	const struct dirent *e;
 
 	if (!d)
@@ -392,45 +360,8 @@ static unsigned look_at_all(const char *dir,
 		memcpy(busid, e->d_name, len);
 		busid[len] = '\0';
 		(void)snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
-		sum += look(dir, path, busid, arg);
+		num_held += sweep_one(dir, path, busid);
 	}
 	(void)closedir(d);
-	return sum;
-}
-
-unsigned claim_sweep(const char *dir)
-{
-	return look_at_all(dir, sweep_one, 0);
-}
-
-/* ---- those of an earlier manager ---- */
-
-static unsigned signal_one(const char *dir, const char *path, const char *busid,
-			   int signo)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	struct note note;
-
-	(void)dir;
-	(void)busid;
-	if (fd < 0)
-		return 0;
-	note = read_note(fd);
-	(void)close(fd);
-	if (note.pid <= 0)
-		return 0;
-	fd = pidfd_open(note.pid, 0);
-	if (fd < 0)
-		return 0;
-	/* Its session may write to it, and must not name others. */
-	if (note.started_at != 0 &&
-	    process_started_at(note.pid, IPC_SESSION_NAME) == note.started_at)
-		(void)pidfd_send_signal(fd, signo, NULL, 0);
-	(void)close(fd);
-	return 0;
-}
-
-void claim_signal_all(const char *dir, int signo)
-{
-	(void)look_at_all(dir, signal_one, signo);
+	return num_held;
 }

@@ -5,14 +5,13 @@
  * A claim is flock(2) on DIR/BUSID.lock. The manager takes it and passes the
  * descriptor to the session, so the claim lives exactly as long as the
  * session, longer than the manager if need be. The file says how the device
- * was found, and which process the session is. A file that nobody locks therefore belongs to a session that has
+ * was found; the session can write to it, so it says nothing of processes
+ * (session_note.h does). A file that nobody locks belongs to a session that has
  * ended, and the sweep puts its device back: after an orderly end there is
  * nothing left to do.
  */
 #ifndef CLAIM_H
 #define CLAIM_H
-
-#include <sys/types.h>
 
 /*
  * Makes the directory if it is missing and keeps other managers out of it for
@@ -34,9 +33,6 @@ int claim_take(const char *dir, const char *busid, int *ret_fd);
  */
 int claim_note(int fd, unsigned devnum, unsigned configuration);
 
-/* Notes the process that has it from now on. */
-int claim_note_session(int fd, pid_t pid);
-
 /*
  * Notes that the session ends in order: the device is as it was found and needs
  * no reset. Works in the sandbox.
@@ -50,9 +46,6 @@ void claim_settle(int fd);
  * Returns how many claims are held, by sessions or such children.
  */
 unsigned claim_sweep(const char *dir);
-
-/* Sends a signal to each session that has a claim, whoever has started it. */
-void claim_signal_all(const char *dir, int signo);
 
 /*
  * Puts a device back as it was found: its configuration, and a driver for each

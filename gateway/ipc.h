@@ -18,8 +18,6 @@
 #include "vchan-transport/tls.h"
 #include "vchan-transport/usbip.h"
 
-#define IPC_SESSION_NAME "xusbip-session" /* of the process, for ps */
-
 enum ipc_type {
 	IPC_LIST = 1, /* -> IPC_DEVICE for each, then IPC_END; or IPC_REFUSED */
 	IPC_OPEN,     /* -> IPC_OPENED with descriptors, or IPC_REFUSED */

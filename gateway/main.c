@@ -16,7 +16,6 @@
 #include "gateway/config_tls.h"
 #include "gateway/dial.h"
 #include "gateway/explain.h"
-#include "gateway/ipc.h"
 #include "gateway/manager.h"
 #include "gateway/session.h"
 #include "vchan-transport/exit_status.h"
@@ -239,7 +238,7 @@ static enum exit_status run_session(int argc, char **argv)
 	is_debug = number_of(argv, SESSION_ARGV_IS_DEBUG) != 0;
 
 	/* Otherwise ps shows "exe", by which the manager started us. */
-	(void)prctl(PR_SET_NAME, IPC_SESSION_NAME, 0, 0, 0);
+	(void)prctl(PR_SET_NAME, "xusbip-session", 0, 0, 0);
 	(void)snprintf(prefix, sizeof(prefix), "xusbip-gateway session %d",
 		       (int)getpid());
 	log_init(prefix, is_debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);

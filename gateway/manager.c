@@ -167,7 +167,7 @@ static void on_child(void *arg, int signo)
 static void signal_sessions(const struct manager *m, int signo)
 {
 	sessions_signal_all(m->sessions, signo);
-	claim_signal_all(m->config->runtime_dir, signo);
+	sessions_signal_orphans(m->sessions, signo);
 }
 
 static void on_stop_time(void *arg)

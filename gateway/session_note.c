@@ -31,7 +31,7 @@ int session_note_write(const char *dir, const char *busid,
 	int fd;
 
 	note->version = VERSION;
-	note->started_at = process_started_at(note->pid, NULL);
+	note->started_at = process_started_at(note->pid);
 	note_path(path, dir, busid);
 	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
 		  0600);
@@ -69,7 +69,7 @@ static int find_session(const char *dir, const char *busid,
 	fd = is_whole ? pidfd_open(ret_note->pid, 0) : -1;
 	/* Whose number it was when it was opened shows afterwards only. */
 	if (fd >= 0 &&
-	    process_started_at(ret_note->pid, NULL) == ret_note->started_at)
+	    process_started_at(ret_note->pid) == ret_note->started_at)
 		return fd;
 	if (fd >= 0)
 		(void)close(fd);

@@ -13,7 +13,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "gateway/claim.h"
 #include "gateway/ipc.h"
 #include "gateway/manager.h"
 #include "gateway/remote_name.h"
@@ -129,7 +128,6 @@ static int hand_out(struct session *s, const char *busid,
 	session_note_peer(s);
 	if (s->events)
 		s->events->took(s->owner, s->pid, s->busid);
-	(void)claim_note_session(lock_fd, s->pid);
 	return ipc_answer(s->sock, answer, device_fd, lock_fd);
 }
 

@@ -80,6 +80,8 @@ unsigned sessions_count(const struct sessions *sessions);
 /* How many of them have a device. */
 unsigned sessions_count_devices(const struct sessions *sessions);
 void sessions_signal_all(const struct sessions *sessions, int signo);
+/* Those that have a device and that an earlier manager has left. */
+void sessions_signal_orphans(const struct sessions *sessions, int signo);
 
 /* Owned from the call on, NULL too: none is revoked. */
 void sessions_set_revocations(struct sessions *sessions,

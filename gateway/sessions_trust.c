@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Who a session's peer has proved to be, and whether it may still have what it
- * has: by its certificate, and by the rules.
+ * has: by its certificate, and by the rules. And those of an earlier manager.
  */
 #include "gateway/sessions.h"
 
@@ -172,4 +172,28 @@ void sessions_judge(struct sessions *sessions)
 	}
 	session_note_each(sessions->config->runtime_dir, judge_orphan,
 			  sessions);
+}
+
+/* ---- ending those of an earlier manager ---- */
+
+struct orphans_signal {
+	const struct sessions *sessions;
+	int signo;
+};
+
+static void signal_orphan(void *arg, const char *busid,
+			  const struct session_note *note, int pidfd)
+{
+	const struct orphans_signal *what = arg;
+
+	(void)busid;
+	if (!sessions_has(what->sessions, note->pid))
+		(void)pidfd_send_signal(pidfd, what->signo, NULL, 0);
+}
+
+void sessions_signal_orphans(const struct sessions *sessions, int signo)
+{
+	struct orphans_signal what = { .sessions = sessions, .signo = signo };
+
+	session_note_each(sessions->config->runtime_dir, signal_orphan, &what);
 }

@@ -11,11 +11,10 @@
 #define FIELD_NAME  2
 #define FIELD_START 22
 
-uint64_t process_started_at(pid_t pid, const char *name)
+uint64_t process_started_at(pid_t pid)
 {
 	char path[48];
 	char text[512];
-	const char *begin;
 	char *at;
 	ssize_t n;
 	int fd;
@@ -28,12 +27,7 @@ uint64_t process_started_at(pid_t pid, const char *name)
 	(void)close(fd);
 	text[n > 0 ? n : 0] = '\0';
 	/* The name may hold anything but ends with the last one. */
-	begin = strchr(text, '(');
 	at = strrchr(text, ')');
-	if (!begin || !at ||
-	    (name && (strlen(name) != (size_t)(at - begin) - 1 ||
-		      strncmp(begin + 1, name, strlen(name)) != 0)))
-		return 0;
 	for (int field = FIELD_NAME; at && field < FIELD_START; field++)
 		at = strchr(at + 1, ' ');
 	return at ? strtoull(at, NULL, 10) : 0;

@@ -8,9 +8,8 @@
 
 /*
  * When it was started, in a unit of the kernel's: it tells processes apart that
- * have had the same number. 0: there is none, or it has another name than
- * `name`, unless that is NULL.
+ * have had the same number. 0: there is none.
  */
-uint64_t process_started_at(pid_t pid, const char *name);
+uint64_t process_started_at(pid_t pid);
 
 #endif

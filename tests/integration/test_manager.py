@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import stat
-import subprocess
 
 from harness import ROOT, is_alive, run, wait_until
 from usbip_client import (Closed, Refused, UsbipClient, IN, ST_DEV_BUSY,
@@ -295,20 +294,20 @@ def test_the_next_manager_ends_them_when_it_is_stopped(bench):
     assert not os.path.exists(os.path.join(gateway.runtime_dir, "zero0.lock"))
 
 
-def test_a_claim_that_names_another_process_ends_nobody(bench):
-    gateway = bench.gateway(ZERO)
-    with gateway.client() as client, \
-            subprocess.Popen(["sleep", "60"]) as bystander:
+def test_what_a_session_writes_into_its_claim_ends_nobody_elses(bench):
+    gateway, other = bench.gateway(ZERO), bench.gateway(ZERO)
+    with gateway.client() as client, other.client() as bystander:
         client.import_("zero0")
+        bystander.import_("zero0")
+        pid = other.session_of(bystander)
+        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+            started_at = file.read().split()[21]
         path = os.path.join(gateway.runtime_dir, "zero0.lock")
-        with open(f"/proc/{bystander.pid}/stat", encoding="ascii") as stat:
-            started_at = stat.read().split()[21]
-        with open(path, "w", encoding="ascii") as note:
-            note.write(f"0 0 by {bystander.pid} {started_at}\n")
+        with open(path, "w", encoding="ascii") as claim:
+            claim.write(f"0 0 by {pid} {started_at}\n")
 
         assert gateway.stop() == 0
-        assert bystander.poll() is None
-        bystander.kill()
+        assert answers(bystander)
 
 
 def test_an_orphan_that_is_killed_frees_its_device_for_the_next_manager(bench):

@@ -8,9 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
-#include <inttypes.h>
 #include <setjmp.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -26,7 +24,6 @@
 #include "gateway/claim.h"
 #include "gateway/registry_usb.h"
 #include "vchan-transport/loop.h"
-#include "vchan-transport/process_id.h"
 
 static char dir[] = "/tmp/test_registry.XXXXXX";
 
@@ -333,30 +330,6 @@ a_note_about_the_same_device_stays_until_it_is_acted_on(void **state)
 	(void)close(fd);
 }
 
-static void a_claim_says_which_process_has_it(void **state)
-{
-	uint64_t started_at = process_started_at(getpid(), NULL);
-	char text[96];
-	int fd;
-
-	(void)state;
-	assert_int_equal(claim_take(dir, "99-8", &fd), 0);
-	assert_int_equal(claim_note(fd, 5, 1), 0);
-	assert_int_equal(claim_note_session(fd, getpid()), 0);
-	(void)snprintf(text, sizeof(text), "5 1 by %d %" PRIu64 "\n",
-		       (int)getpid(), started_at);
-	assert_text("99-8.lock", text);
-
-	claim_settle(fd);
-	(void)snprintf(text, sizeof(text), "5 1 by %d %" PRIu64 " settled\n",
-		       (int)getpid(), started_at);
-	assert_text("99-8.lock", text);
-	/* A test is no session. */
-	claim_signal_all(dir, SIGKILL);
-	(void)unlink(in_dir("99-8.lock"));
-	(void)close(fd);
-}
-
 static void a_directory_has_one_owner_and_no_other_writer(void **state)
 {
 	char owned[256];
@@ -580,7 +553,6 @@ int main(void)
 		cmocka_unit_test(a_claim_with_a_note_is_swept_by_a_child),
 		cmocka_unit_test(
 			a_note_about_the_same_device_stays_until_it_is_acted_on),
-		cmocka_unit_test(a_claim_says_which_process_has_it),
 		cmocka_unit_test(a_directory_has_one_owner_and_no_other_writer),
 		cmocka_unit_test(
 			virtual_devices_are_listed_with_their_own_numbers),

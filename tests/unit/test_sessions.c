@@ -15,12 +15,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "gateway/ipc.h"
 #include "gateway/manager.h"
+#include "gateway/session_note.h"
 #include "vchan-transport/loop.h"
 
 #define LIMIT_MS 10000
@@ -509,6 +511,45 @@ static void a_device_that_is_no_longer_given_is_taken_back(void **state)
 	take_from("stay open:zero0 wait");
 }
 
+/* A process that is noted as the session that has zero1. */
+static pid_t start_orphan(void)
+{
+	struct session_note note = { .pid = fork() };
+
+	if (note.pid == 0) {
+		(void)sleep(LIMIT_MS / 1000);
+		_exit(0);
+	}
+	assert_true(note.pid > 0);
+	assert_int_equal(session_note_write(dir, "zero1", &note), 0);
+	return note.pid;
+}
+
+static void only_those_of_an_earlier_manager_are_signalled_apart(void **state)
+{
+	struct bed bed;
+	pid_t orphan;
+	int status;
+
+	(void)state;
+	open_bed(&bed);
+	(void)start(&bed, ADDRESS_XEN, "open:zero0 wait", &events);
+	while (sessions_count_devices(bed.sessions) == 0)
+		turn(&bed);
+	orphan = start_orphan();
+	sessions_signal_orphans(bed.sessions, SIGALRM);
+	assert_int_equal(waitpid(orphan, &status, 0), orphan);
+	assert_true(WIFSIGNALED(status));
+	assert_int_equal(WTERMSIG(status), SIGALRM);
+
+	/* Its end tells which signal came first. */
+	sessions_signal_all(bed.sessions, SIGKILL);
+	loop_run(bed.loop);
+	assert_int_equal(bed.status, EXIT_FAILED);
+	close_bed(&bed);
+	session_note_remove(dir, "zero1");
+}
+
 static int make_dir(void **state)
 {
 	(void)state;
@@ -522,6 +563,7 @@ static int remove_dir(void **state)
 	(void)state;
 	(void)snprintf(path, sizeof(path), "%s/zero0.lock", dir);
 	(void)unlink(path);
+	session_note_remove(dir, "zero0");
 	return rmdir(dir);
 }
 
@@ -542,6 +584,8 @@ int main(int argc, char **argv)
 			who_has_proved_itself_counts_by_its_name_and_not_its_address),
 		cmocka_unit_test(
 			a_device_that_is_no_longer_given_is_taken_back),
+		cmocka_unit_test(
+			only_those_of_an_earlier_manager_are_signalled_apart),
 	};
 
 	if (argc == SESSION_ARGV_COUNT &&
