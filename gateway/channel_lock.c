@@ -29,7 +29,7 @@ static void lock_path(char path[static PATH_BYTES], const char *dir,
 /* Opens and locks: the descriptor, -EBUSY if it is locked, or -errno. */
 static int lock_file(const char *path, int flags)
 {
-	int fd = open(path, flags | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600);
+	int fd = open(path, flags | O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0600);
 	int r;
 
 	if (fd < 0)
@@ -41,10 +41,22 @@ static int lock_file(const char *path, int flags)
 	return r;
 }
 
+/* Its file, for this manager alone: `lock_fd` is the session's, too. */
+static int open_to_write(int lock_fd, int flags)
+{
+	char path[32];
+	int fd;
+
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", lock_fd);
+	fd = open(path, flags | O_WRONLY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
 int channel_lock_take(const char *dir, unsigned domid, unsigned channel,
 		      int *ret_fd)
 {
 	char path[PATH_BYTES];
+	int note_fd;
 	int fd;
 
 	lock_path(path, dir, domid, channel);
@@ -52,12 +64,12 @@ int channel_lock_take(const char *dir, unsigned domid, unsigned channel,
 	if (fd < 0)
 		return fd;
 	/* What it says is of one who has ended. */
-	if (ftruncate(fd, 0) < 0) {
-		int r = -errno;
-
+	note_fd = open_to_write(fd, O_TRUNC);
+	if (note_fd < 0) {
 		(void)close(fd);
-		return r;
+		return note_fd;
 	}
+	(void)close(note_fd);
 	*ret_fd = fd;
 	return 0;
 }
@@ -70,13 +82,20 @@ void channel_lock_release(int fd)
 int channel_lock_note(int fd, struct channel_note *note)
 {
 	char text[NOTE_BYTES];
+	int note_fd;
+	ssize_t n;
 	int len;
 
 	note->started_at = process_started_at(note->pid);
 	len = snprintf(text, sizeof(text),
 		       "%d %" PRIu64 " %016" PRIx64 " %s %s\n", (int)note->pid,
 		       note->started_at, note->epoch, note->uuid, note->busid);
-	return pwrite(fd, text, (size_t)len, 0) == len ? 0 : -EIO;
+	note_fd = open_to_write(fd, 0);
+	if (note_fd < 0)
+		return note_fd;
+	n = write(note_fd, text, (size_t)len);
+	(void)close(note_fd);
+	return n == len ? 0 : -EIO;
 }
 
 static void read_note(int fd, struct channel_note *ret_note)

@@ -3,7 +3,8 @@
  * channel_lock.h - which session serves a channel of a guest, so that the next
  * manager knows: flock(2) on DIR/xen-DOMAIN-CHANNEL.lock, which the session
  * inherits.  So it lives exactly as long as the session, and the file says who
- * that is and what it serves.
+ * that is and what it serves.  The session cannot write to it: whom it names is
+ * ended by signals.
  */
 #ifndef CHANNEL_LOCK_H
 #define CHANNEL_LOCK_H
@@ -22,7 +23,7 @@ struct channel_note {
 	char busid[USBIP_BUSID_BYTES]; /* of the device it has, or empty */
 };
 
-/* 0 with a descriptor, the caller's, that is the lock; -EBUSY; -errno. */
+/* 0 with the lock, a descriptor to read by, the caller's; -EBUSY; -errno. */
 int channel_lock_take(const char *dir, unsigned domid, unsigned channel,
 		      int *ret_fd);
 /*

@@ -7,6 +7,7 @@ starts. The guest is played by the test."""
 import itertools
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -21,6 +22,12 @@ from xenstored import FakeXen
 
 IS_INTRODUCED = 17  # of xenstored's requests
 UNHEARD_S = 30
+
+
+def flags_of(pid, fd):
+    """How a process has opened a descriptor of its own."""
+    with open(f"/proc/{pid}/fdinfo/{fd}", encoding="ascii") as file:
+        return int(re.search(r"^flags:\s+(\d+)", file.read(), re.M)[1], 8)
 
 
 # A life.
@@ -113,6 +120,17 @@ def test_a_gateway_without_pages_to_grant_tells_the_guest_so(bench):
 
         b.xen.order("limit", 0, GRANT_LIMIT)
         _, client = guest.open(0)
+        guest.let_go(0, client)
+        b.wait_clean()
+
+
+def test_a_session_cannot_write_down_who_it_is(bench):
+    with bed(bench) as (b, guest):
+        _, client = guest.open(0)
+        [pid], [lock] = b.gateway.sessions(), b.locks()
+        flags = [flags_of(pid, fd) for fd in os.listdir(f"/proc/{pid}/fd")
+                 if os.readlink(f"/proc/{pid}/fd/{fd}").endswith(lock)]
+        assert [mode & os.O_ACCMODE for mode in flags] == [os.O_RDONLY], flags
         guest.let_go(0, client)
         b.wait_clean()
 
