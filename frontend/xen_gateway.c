@@ -50,17 +50,11 @@ static void begin_hold(struct xen_gateway *g, uint64_t now_ms)
 	}
 }
 
-/*
- * What is wanted is attached again because it is, not because it was. Which
- * wants are left is not known: meanwhile they were not let go of.
- */
+/* Which wants are left is not known: meanwhile they were not let go of. */
 static void become_held(struct xen_gateway *g)
 {
 	g->hold = HOLD_HELD;
 	g->needs_look = true;
-	for (size_t i = 0; i < MAX_TASKS; i++)
-		if (g->wants[i].state != TASK_ABSENT)
-			(void)xen_notes_drop(g->domid, g->wants[i].note.busid);
 }
 
 static void let_go_of_all(struct xen_gateway *g)

@@ -78,6 +78,9 @@ static void forget(struct xen_gateway *g, struct task *task)
 	char path[HANDSHAKE_PATH_BYTES];
 
 	if (is_want(g, task)) {
+		/* A domain that was restored has its wants elsewhere. */
+		if (store_domid(g->store) == (int)g->own)
+			(void)xen_notes_drop(g->domid, task->note.busid);
 		handshake_want_path(path, g->own, g->domid,
 				    task_number(g, task));
 		(void)store_remove(g->store, path);

@@ -110,7 +110,8 @@ static void on_session_ended(void *arg, const char *busid)
 {
 	struct guest *g = arg;
 
-	if (busid[0] != '\0')
+	/* What is let go of for a hold is wanted again behind it. */
+	if (busid[0] != '\0' && !g->id.is_held)
 		wants_session_ended(g->env->wants, g->id.domid, busid);
 	/* Its machine may wait for this. */
 	g->next_look_ms = 0;

@@ -32,7 +32,10 @@ void wants_guest_came(struct wants *wants, const struct xen_guest *guest);
 void wants_guest_left(struct wants *wants, unsigned domid);
 /* Something in its folder may have changed: reads its answers. */
 void wants_review(struct wants *wants, unsigned domid);
-/* Its session for that device has ended: a want that does not persist goes. */
+/*
+ * Its session for that device has ended, and not for a hold: a want that does
+ * not persist goes.
+ */
 void wants_session_ended(struct wants *wants, unsigned domid,
 			 const char *busid);
 

@@ -30,6 +30,8 @@ static int memory_read_error;
 static unsigned memory_num_lists;
 /* Is every domain that is asked about dead? */
 static bool memory_is_dead;
+/* Whose store it is. */
+static int memory_domid;
 
 static struct memory_node *memory_find(const char *path)
 {
@@ -207,7 +209,7 @@ int store_is_introduced(struct store *store, unsigned domid)
 int store_domid(struct store *store)
 {
 	(void)store;
-	return 0;
+	return memory_domid;
 }
 
 #endif

@@ -118,6 +118,7 @@ static int set_up(void **state)
 	(void)snprintf(dir, sizeof(dir), "/tmp/test_xen_gateway.XXXXXX");
 	if (!mkdtemp(dir) || setenv("XUSBIP_XEN_DIR", dir, 1) < 0)
 		return -1;
+	memory_domid = 5;
 	return xen_gateway_new(NULL, 5, 0, false, &gateway);
 }
 
@@ -436,6 +437,24 @@ static void a_want_that_stays_is_attached_anew_and_once(void **state)
 	assert_int_equal(xen_notes_held(0, notes), 0);
 }
 
+static void
+what_was_wanted_of_a_domain_that_is_restored_stays_noted(void **state)
+{
+	struct xen_note notes[XEN_NOTES_MAX];
+
+	(void)state;
+	attach();
+	begin_hold();
+	note("1-1");
+	end_hold();
+	memory_domid = 6;
+
+	say("want/0", NULL);
+
+	assert_int_equal(want()->state, TASK_ABSENT);
+	assert_int_equal(xen_notes_held(0, notes), 1);
+}
+
 static void what_nobody_wanted_is_taken_back(void **state)
 {
 	struct xen_note notes[XEN_NOTES_MAX];
@@ -552,6 +571,7 @@ int main(void)
 		TEST(a_want_that_goes_while_attached_is_not_taken_back),
 		TEST(a_want_that_goes_with_the_hold_is_not_taken_back),
 		TEST(a_want_that_stays_is_attached_anew_and_once),
+		TEST(what_was_wanted_of_a_domain_that_is_restored_stays_noted),
 		TEST(what_nobody_wanted_is_taken_back),
 		TEST(a_failed_read_detaches_nothing),
 		TEST(a_failed_read_lets_no_guest_go_on),
