@@ -22,7 +22,7 @@
 static void lock_path(char path[static PATH_BYTES], const char *dir,
 		      unsigned domid, unsigned channel)
 {
-	(void)snprintf(path, PATH_BYTES, "%s/xen-%u-%u.lock", dir, domid,
+	(void)snprintf(path, PATH_BYTES, "%s/xen-%u-%u.channel", dir, domid,
 		       channel);
 }
 
@@ -155,7 +155,7 @@ void channel_lock_remove(const char *dir, unsigned domid, unsigned channel)
 	(void)channel_lock_find(dir, domid, channel, &note);
 }
 
-/* "xen-5-3.lock" */
+/* "xen-5-3.channel" */
 static bool parse_name(const char *name, unsigned *ret_domid,
 		       unsigned *ret_channel)
 {
@@ -168,7 +168,7 @@ static bool parse_name(const char *name, unsigned *ret_domid,
 	if (*end != '-')
 		return false;
 	*ret_channel = (unsigned)strtoul(end + 1, &end, 10);
-	return strcmp(end, ".lock") == 0 && *ret_domid <= HANDSHAKE_MAX_DOMID &&
+	return strcmp(end, ".channel") == 0 && *ret_domid <= HANDSHAKE_MAX_DOMID &&
 	       *ret_channel < HANDSHAKE_CHANNELS;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * channel_lock.h - which session serves a channel of a guest, so that the next
- * manager knows: flock(2) on DIR/xen-DOMAIN-CHANNEL.lock, which the session
+ * manager knows: flock(2) on DIR/xen-DOMAIN-CHANNEL.channel, which the session
  * inherits.  So it lives exactly as long as the session, and the file says who
  * that is and what it serves.  The session cannot write to it: whom it names is
  * ended by signals.

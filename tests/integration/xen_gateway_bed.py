@@ -88,7 +88,7 @@ class Bed:
 
     def locks(self):
         return [name for name in os.listdir(self.gateway.runtime_dir)
-                if re.fullmatch(r"xen-.*\.lock", name)]
+                if re.fullmatch(r"xen-.*\.channel", name)]
 
     def has_note(self, busid):
         """Does a lock file say that its session has this device?"""
