@@ -168,7 +168,8 @@ static bool parse_name(const char *name, unsigned *ret_domid,
 	if (*end != '-')
 		return false;
 	*ret_channel = (unsigned)strtoul(end + 1, &end, 10);
-	return strcmp(end, ".channel") == 0 && *ret_domid <= HANDSHAKE_MAX_DOMID &&
+	return strcmp(end, ".channel") == 0 &&
+	       *ret_domid <= HANDSHAKE_MAX_DOMID &&
 	       *ret_channel < HANDSHAKE_CHANNELS;
 }
 
