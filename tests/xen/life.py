@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two guests with four devices that are read without end, and everything that
-can happen to them: each event is a method of Life, and settle() returns when all
-is again as it was, or tells what is not.
+"""Two guests with four devices that are read and written without end, and
+everything that can happen to them: each event is a method of Life, which raises
+what kept it from happening, and settle() returns when all is again as it was,
+or tells what is not.
 
 Each device is attached in one of three ways: "persist", given from the dom0 and
 to come back by itself; "stock", by usbip through the guest's agent; "command",
@@ -32,26 +33,55 @@ DEVICES = [Device(STICK, 'u1', 'persist', 'stick.img', 1024),
            Device('disk3', 'u2', 'command', 'disk3.img', 640)]
 CONFIG = f'export {{ vendor = "{parts.STICK[:4]}" domains = {{ "u1" }} }}\n' + \
     ''.join(f'disk "{device.busid}" {{ image = "/share/{device.image}" '
-            f'read_only = true domains = {{ "{device.guest}" }} }}\n'
+            f'domains = {{ "{device.guest}" }} }}\n'
             for device in DEVICES if device.busid != STICK)
 WRAPPER = (f'{parts.ADMIN} XUSBIP={helpers.XUSBIP} '
            'sh /xusbip/etc/xen/xusbip-xl')
 GUEST_MIB = 160
 SETTLE_LIMIT_S = 60
-READ_LIMIT_S = 40
+USE_LIMIT_S = 40
 DEATH_LIMIT_MS = 30000
-READS = '/run/reads'
-READS_TO_SEE = 2
+# How soon the devices of a dead guest are free. The clock is that of an
+# emulated machine, which others make slow: the best of so many deaths counts.
+FREED_MS = 1000
+DEATHS = 3
+USES = '/run/uses'
+# One that reads and one that writes.
+USES_TO_SEE = 2
+# As in tests/xen/disk_io.c.
+SECTOR_BYTES = 512
+GENERATION_SHIFT = 52
+
+
+def make_sector(sectors, number, generation=0):
+    """What tests/xen/disk_io.c expects, and writes."""
+    return struct.pack('<64Q', *(
+        generation << GENERATION_SHIFT | sectors << 40 | number << 16 | word
+        for word in range(64)))
 
 
 def make_images(xen):
-    """What tests/xen/reader.c expects."""
     for device in DEVICES:
         sectors = device.kib * 2
         with open(parts.image_path(xen, device.image), 'wb') as f:
-            for sector in range(sectors):
-                f.write(struct.pack('<64Q', *(
-                    sectors << 40 | sector << 16 | word for word in range(64))))
+            for number in range(sectors):
+                f.write(make_sector(sectors, number))
+
+
+def check_image(xen, device):
+    """Its second half was written, and each sector is a whole one of its
+    own."""
+    sectors = device.kib * 2
+    generations = []
+    with open(parts.image_path(xen, device.image), 'rb') as f:
+        for number in range(sectors):
+            data = f.read(SECTOR_BYTES)
+            generation = struct.unpack_from('<Q', data)[0] >> GENERATION_SHIFT
+            assert data == make_sector(sectors, number, generation), (
+                f'{device.image} is damaged in sector {number}')
+            generations.append(generation)
+    half = sectors // 2
+    assert not any(generations[:half]) and any(generations[half:]), device
 
 
 def set_up(xen):
@@ -98,6 +128,11 @@ def records(domain):
     return attachments(domain)[0]
 
 
+def check_alive(job):
+    if not job.is_alive():
+        raise CommandError(f'{job.command}: has ended already')
+
+
 def restart_gateway(gateway, xen, signal, config, pause_s=0):
     """Ends the gateway by a signal; the next one, a Job."""
     gateway.stop(signal, timeout=30)
@@ -105,8 +140,21 @@ def restart_gateway(gateway, xen, signal, config, pause_s=0):
     return parts.start_gateway(xen, config)
 
 
+def destroy_and_measure(guest, busids):
+    """How many ms after its death all its devices were free."""
+    said = guest.xen.check(f'tests/xen/death {DEATH_LIMIT_MS} '
+                           f'{helpers.GATEWAY_DIR} {guest.domid} '
+                           f'{" ".join(busids)}', timeout=60)
+    guest.wait_gone()
+    found = re.findall(r'^(\S+) (-?\d+)$', said, re.M)
+    print('# ms after the death: ' + ', '.join(map(' '.join, found)),
+          flush=True)
+    assert len(found) == len(busids), said
+    return max(int(ms) for _, ms in found)
+
+
 class Life:
-    """Owned by one test. Events may be called from two threads at once."""
+    """Owned by one test. Events may be called from several threads at once."""
 
     def __init__(self, xen):
         self.xen = xen
@@ -128,8 +176,9 @@ class Life:
 
     def _kill(self, domain, name, pick):
         found = helpers.pids(domain, name)
-        if found:
-            domain.run(f'kill -KILL {found[int(pick * len(found))]}')
+        if not found:
+            raise CommandError(f'there is no {name}')
+        domain.check(f'kill -KILL {found[int(pick * len(found))]}')
 
     def kill_session(self, _, pick):
         self._kill(self.xen, 'xusbip-session', pick)
@@ -154,6 +203,7 @@ class Life:
 
     def _restart_gateway(self, signal, pick):
         with self.gateway_lock:
+            check_alive(self.gateway)
             self.gateway = restart_gateway(self.gateway, self.xen, signal,
                                            CONFIG, 2 * pick)
 
@@ -166,6 +216,7 @@ class Life:
     def _restart_agent(self, name, signal, pick):
         with self.agent_locks[name]:
             guest = self.guests[name]
+            check_alive(guest.agent)
             guest.agent.stop(signal, timeout=30)
             time.sleep(2 * pick)
             guest.agent = parts.start_agent(guest)
@@ -214,14 +265,7 @@ class Life:
     def destroy_and_measure(self, name, _):
         """The same, while nothing else happens."""
         guest = self.guests[name]
-        said = self.xen.check(f'tests/xen/death {DEATH_LIMIT_MS} '
-                              f'{helpers.GATEWAY_DIR} {guest.domid} '
-                              f'{" ".join(records(guest))}', timeout=60)
-        guest.wait_gone()
-        found = re.findall(r'^(\S+) (-?\d+)$', said, re.M)
-        self.deaths_ms += [int(ms) for _, ms in found]
-        print('# ms after the death: ' + ', '.join(map(' '.join, found)),
-              flush=True)
+        self.deaths_ms.append(destroy_and_measure(guest, records(guest)))
 
     def shutdown(self, name, _):
         self.guests[name].shutdown(limit=60)
@@ -230,6 +274,7 @@ class Life:
         guest = self.guests[name]
         self.xen.check(f'xl reboot {guest.domid}')
         guest.wait_gone(limit=60)
+        helpers.wait_until(self.xen, f'xl domid {name}', 20)
 
     def save_and_restore(self, name, pick):
         guest = self.guests[name]
@@ -259,12 +304,12 @@ class Life:
         guest = self.guests.get(name)
         if not domid:
             self.guests[name] = guest = create(self.xen, name)
-            self._start_reader(guest)
+            self._start_io(guest)
         elif guest.is_gone or guest.domid != domid:
             guest.open()
             guest.wait_ready()
             prepare(guest)
-            self._start_reader(guest)
+            self._start_io(guest)
         elif not guest.agent.is_alive():
             guest.agent = parts.start_agent(guest)
 
@@ -286,11 +331,11 @@ ls {helpers.GATEWAY_DIR}''', timeout=70)
                 [name for name, uuid in UUIDS.items()
                  if f'hold-{uuid}' in said])
 
-    def _start_reader(self, guest):
+    def _start_io(self, guest):
         sizes = self._sizes(guest)
-        guest.check(f'mkdir {READS}; for size in {sizes}; do '
-                    f'echo 0 > {READS}/$size; done')
-        guest.spawn(f'/xusbip/build/tests/xen/reader {READS} {sizes}')
+        guest.check(f'mkdir {USES}; for size in {sizes}; do '
+                    f'echo 0 > {USES}/$size; done')
+        guest.spawn(f'/xusbip/build/tests/xen/disk_io {USES} {sizes}')
 
     def _sizes(self, guest):
         """In sectors, of the disks that a guest has."""
@@ -301,7 +346,7 @@ ls {helpers.GATEWAY_DIR}''', timeout=70)
 
     def settle(self):
         """Returns when both sides agree by themselves, every device is there,
-        and each is read; what was lost for good is attached anew."""
+        and each is used; what was lost for good is attached anew."""
         began = time.monotonic()
         self.revive()
         revived = time.monotonic()
@@ -317,7 +362,7 @@ ls {helpers.GATEWAY_DIR}''', timeout=70)
                 pass
         print(f'# up after {revived - began:.1f} s, agree after '
               f'{settled - revived:.1f} s more, {len(lost)} attached anew and '
-              f'all read after {time.monotonic() - settled:.1f} s more',
+              f'all used after {time.monotonic() - settled:.1f} s more',
               flush=True)
 
     def _wait_agreement(self):
@@ -360,7 +405,7 @@ xenstore-ls -f /local/domain/0/data/xusbip''')
         for device in lost:
             if device.guest == guest.name:
                 self._attach(guest, device)
-        self._check_reads(guest)
+        self._check_uses(guest)
 
     def _attach(self, guest, device):
         if device.way == 'persist':
@@ -372,32 +417,33 @@ xenstore-ls -f /local/domain/0/data/xusbip''')
         else:
             check_xusbip(guest, f'attach -r {parts.REMOTE} -b {device.busid}')
 
-    def _check_reads(self, guest):
-        """Each disk is read on, undamaged."""
-        guest.check(f'''cd {READS} || exit
+    def _check_uses(self, guest):
+        """Each disk is read and written on, undamaged."""
+        guest.check(f'''cd {USES} || exit
 count() {{
-	local reads
-	read -r reads < $1 && echo "$reads" || echo 0
+	local uses
+	read -r uses < $1 && echo "$uses" || echo 0
 }}
 sizes="{self._sizes(guest)}"
 for size in $sizes; do
-	goals="$goals $size:$(($(count $size) + {READS_TO_SEE}))"
+	goals="$goals $size:$(($(count $size) + {USES_TO_SEE}))"
 done
 for goal in $goals; do
 	until [ "$(count ${{goal%:*}})" -ge ${{goal#*:}} ]; do
-		if [ $SECONDS -ge {READ_LIMIT_S} ]; then
-			echo "the disk of ${{goal%:*}} sectors is not read"
+		if [ $SECONDS -ge {USE_LIMIT_S} ]; then
+			echo "the disk of ${{goal%:*}} sectors is not used"
 			exit 1
 		fi
 		sleep 0.2
 	done
 done
 [ ! -e damaged ] || {{ echo "damaged at"; cat damaged; exit 1; }}''',
-                    timeout=READ_LIMIT_S + 20)
+                    timeout=USE_LIMIT_S + 20)
 
     def end(self):
-        """Everybody leaves in order."""
+        """Everybody leaves in order, and what was written is there."""
         for name, guest in self.guests.items():
+            self._compare(guest)
             for device in self.devices.values():
                 if device.guest == name and device.way == 'persist':
                     check_xusbip(self.xen,
@@ -408,3 +454,16 @@ done
             self.xen.remove_drive('stick')
         self.gateway.stop(timeout=30)
         self.xen.run('rm -f /tmp/*.save')
+        for device in DEVICES:
+            check_image(self.xen, device)
+
+    def _compare(self, guest):
+        """What it reads of its disks is what the images hold."""
+        guest.check('kill $(pgrep -x disk_io)')
+        helpers.wait_until(guest, '! pgrep -x disk_io')
+        guest.check('echo 3 > /proc/sys/vm/drop_caches')
+        ports = {port.port: port for port in helpers.used_vhci_ports(guest)}
+        for busid, number in records(guest).items():
+            disk = helpers.block_device(guest, ports[number].busid)
+            assert parts.digest_within(guest, f'/dev/{disk}') == parts.digest(
+                parts.image_path(self.xen, self.devices[busid].image)), busid
