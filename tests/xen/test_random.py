@@ -26,6 +26,10 @@ FREED_LIMIT_MS = 8000
 SLACK_SLAB_KIB = 6000
 SEED = 4711
 NUM_LIVES = 50
+# A port that is let go of in the middle of a transfer is taken for connected by
+# Linux for some ten seconds, and vhci_hcd does not suspend then.
+CAN_FAIL = ('save_and_restore',)
+TRIES = 3
 # How often each comes; the order is by chance. What was kept from happening by
 # another one that crossed it comes again, of those that are counted.
 LIVES = {'kill_manager': 6, 'kill_session': 8, 'kill_link': 7,
@@ -80,7 +84,7 @@ def do_event(world, event):
 
 
 def do_round(world, number, events):
-    """Those that did not happen, which only one that was crossed may."""
+    """Those that did not happen; of one that was alone it is an error."""
     print(f'# round {number}: ' + ', '.join(
         f'{name} {guest} {wait_s:.2f} {pick:.2f}'
         for wait_s, name, guest, pick in events), flush=True)
@@ -88,10 +92,10 @@ def do_round(world, number, events):
         errors = list(pool.map(lambda event: do_event(world, event), events))
     missed = []
     for event, error in zip(events, errors):
-        if error and len(events) == 1:
+        if error and len(events) == 1 and event[1] not in CAN_FAIL:
             raise error
         if error:
-            print(f'# crossed by the others: {event[1]}: '
+            print(f'# did not happen: {event[1]}: '
                   f'{str(error).splitlines()[0]}', flush=True)
             missed.append(event)
     world.settle()
@@ -105,8 +109,10 @@ def do_all(world, rounds):
     for events in rounds:
         missed += do_round(world, next(numbers), events)
     for event in missed:
-        if event[1] in LIVES:
-            do_round(world, next(numbers), [event])
+        tries = TRIES if event[1] in LIVES else 0
+        while tries and do_round(world, next(numbers), [event]):
+            tries -= 1
+            assert tries, f'{event[1]}: not even alone'
     return next(numbers) - 1
 
 
