@@ -9,10 +9,11 @@
 import json
 import os
 import re
+import signal
 import stat
 import subprocess
 
-from harness import LIMIT_S, ROOT
+from harness import LIMIT_S, ROOT, wait_until
 
 PROGRAM = os.path.join(ROOT, "certs", "xusbip-ca")
 FAILED, USAGE, NO_SUCH_NAME, NOT_ALLOWED, ALREADY_THERE = 1, 2, 3, 4, 7
@@ -109,3 +110,26 @@ def tool_before(bench, name, script):
         file.write(f'#!/bin/sh\n{script}\nPATH=${{PATH#*:}} exec {name} "$@"\n')
     os.chmod(path, 0o755)
     return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+def start_and_stop(ca, args, number):
+    """Signals a command that is about to make the revocation list."""
+    mark = os.path.join(ca.bench.dir, "mark")
+    go_on = os.path.join(ca.bench.dir, "go_on")
+    os.mkfifo(go_on)
+    env = tool_before(ca.bench, "openssl", f'[ "$2" != -gencrl ] || '
+                      f'{{ echo >{mark}; read -r _ <{go_on}; }}')
+    # Under nohup it would ignore a hangup, and a shell could not help it.
+    process = subprocess.Popen(
+        [PROGRAM, "-d", ca.dir, *args], env=env, stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))
+    wait_until(lambda: os.path.exists(mark), "it is that far")
+    process.send_signal(number)
+    if number == signal.SIGKILL:
+        process.wait(LIMIT_S)
+    with open(go_on, "w", encoding="ascii") as file:
+        file.write("\n")
+    status = process.wait(LIMIT_S)
+    os.unlink(go_on)
+    os.unlink(mark)
+    return status

@@ -14,8 +14,8 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 from ca import (ALREADY_THERE, FAILED, NO_SUCH_NAME, NOT_ALLOWED, PROGRAM,
-                USAGE, Ca, openssl, tool_before)
-from harness import LIMIT_S, run, wait_until
+                USAGE, Ca, openssl, start_and_stop, tool_before)
+from harness import LIMIT_S, run
 
 NOBODY = 65534
 
@@ -525,27 +525,6 @@ def test_what_openssl_has_not_written_to_its_end_is_not_kept(bench):
     ca.refuse(FAILED, "revoke", "anna", env=env)
 
     assert ca.tree() == before
-
-
-def start_and_stop(ca, args, number):
-    """Signals a command that is about to make the revocation list."""
-    mark = os.path.join(ca.bench.dir, "mark")
-    go_on = os.path.join(ca.bench.dir, "go_on")
-    os.mkfifo(go_on)
-    env = tool_before(ca.bench, "openssl", f'[ "$2" != -gencrl ] || '
-                      f'{{ echo >{mark}; read -r _ <{go_on}; }}')
-    process = subprocess.Popen([PROGRAM, "-d", ca.dir, *args], env=env,
-                               stdout=subprocess.DEVNULL)
-    wait_until(lambda: os.path.exists(mark), "it is that far")
-    process.send_signal(number)
-    if number == signal.SIGKILL:
-        process.wait(LIMIT_S)
-    with open(go_on, "w", encoding="ascii") as file:
-        file.write("\n")
-    status = process.wait(LIMIT_S)
-    os.unlink(go_on)
-    os.unlink(mark)
-    return status
 
 
 def test_an_interrupted_command_leaves_nothing_behind(bench):
