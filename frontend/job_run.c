@@ -24,8 +24,9 @@
 #include "vchan-transport/log.h"
 #include "vchan-transport/tls.h"
 
-#define LINKS_LIMIT_MS 3000u
-#define CHECK_MS       10
+#define LINKS_LIMIT_MS  3000u
+#define CHECK_MS        10
+#define REMOVE_LIMIT_MS 3000
 
 static enum exit_status wrong_words(struct failure *failure)
 {
@@ -304,6 +305,19 @@ static enum exit_status detach(const char *gateway, const char *port_text,
 	return EXIT_OK;
 }
 
+/*
+ * A port that goes while a transfer is under way is reset again and again for
+ * ten seconds, and counts as one in use as long: no suspending meanwhile.
+ */
+static void take_from_drivers(const struct vhci_port *port)
+{
+	int r = local_usb_remove(LOCAL_USB_DIR, port->busid, REMOVE_LIMIT_MS);
+
+	if (r < 0)
+		log_warn("port %u: is detached from under its driver: %s",
+			 port->number, strerror(-r));
+}
+
 static int hold_port(unsigned gateway, const struct vhci_port *port,
 		     const struct record *record)
 {
@@ -313,8 +327,10 @@ static int hold_port(unsigned gateway, const struct vhci_port *port,
 	int r;
 
 	/* The agent attaches it again by itself, and nobody has detached it. */
-	if (standing_note_find(port->number, &standing))
+	if (standing_note_find(port->number, &standing)) {
+		take_from_drivers(port);
 		return detach_for_now(port->number);
+	}
 	memcpy(note.busid, record->busid, sizeof(note.busid));
 	if (local_usb_read(LOCAL_USB_DIR, port->busid, &device) == 0) {
 		note.vendor = device.vendor;
@@ -325,6 +341,7 @@ static int hold_port(unsigned gateway, const struct vhci_port *port,
 	if (r < 0)
 		log_warn("cannot note that %s is to be taken back: %s",
 			 note.busid, strerror(-r));
+	take_from_drivers(port);
 	r = detach_port(port->number);
 	if (r < 0)
 		log_warn("port %u: cannot be detached: %s", port->number,

@@ -4,13 +4,17 @@
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "frontend/sysfs.h"
+#include "vchan-transport/channel.h"
 
 #define CLASS_HUB 0x09
+#define CHECK_MS  10
 
 /* Mbit/s as the attribute "speed" has it; a fraction is dropped. */
 static uint32_t speed_of(uint32_t mbps)
@@ -84,6 +88,22 @@ bool local_usb_is_ready(const char *dir, const char *busid)
 		return value != 0;
 	return sysfs_read_number(folder, "authorized", 10, &value) &&
 	       value == 0;
+}
+
+int local_usb_remove(const char *dir, const char *busid, unsigned limit_ms)
+{
+	const uint64_t deadline_ms = clock_ms() + limit_ms;
+	char folder[SYSFS_PATH_BYTES];
+	int r;
+
+	(void)snprintf(folder, sizeof(folder), "%s/%s", dir, busid);
+	r = sysfs_write(folder, "remove", "1");
+	while (r == 0 && access(folder, F_OK) == 0) {
+		if (clock_ms() >= deadline_ms)
+			return -ETIMEDOUT;
+		(void)poll(NULL, 0, CHECK_MS);
+	}
+	return r == -ENOENT ? 0 : r;
 }
 
 static int by_busid(const void *a, const void *b)

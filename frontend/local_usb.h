@@ -24,6 +24,12 @@ int local_usb_read(const char *dir, const char *busid,
 bool local_usb_is_ready(const char *dir, const char *busid);
 
 /*
+ * Takes the device from its drivers, as if it had been unplugged, and returns
+ * when it is gone: 0, -ETIMEDOUT or -errno.
+ */
+int local_usb_remove(const char *dir, const char *busid, unsigned limit_ms);
+
+/*
  * All but hubs and what came by vhci_hcd, sorted by bus id: 0 or -errno. The
  * caller frees the array.
  */

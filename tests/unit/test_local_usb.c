@@ -15,6 +15,8 @@
 
 #include <cmocka.h>
 
+#include "frontend/sysfs.h"
+
 static const char pattern[] = "/tmp/test_local_usb.XXXXXX";
 static char root[sizeof(pattern)];
 static char dir[64];
@@ -155,6 +157,22 @@ static void a_device_is_ready_when_it_is_configured_or_forbidden(void **state)
 	assert_true(local_usb_is_ready(dir, "1-1"));
 }
 
+static void a_device_is_taken_from_its_drivers(void **state)
+{
+	char folder[128];
+	char text[4] = "";
+
+	(void)state;
+	assert_int_equal(local_usb_remove(dir, "1-1", 1000), 0);
+	add("pci", "1-1", "00");
+	(void)snprintf(folder, sizeof(folder), "%s/1-1", dir);
+	put(folder, "remove", "");
+	/* Here it does not go. */
+	assert_int_equal(local_usb_remove(dir, "1-1", 20), -ETIMEDOUT);
+	assert_int_equal(sysfs_read(folder, "remove", text, sizeof(text)), 1);
+	assert_string_equal(text, "1");
+}
+
 static void a_list_has_neither_hubs_nor_what_was_attached(void **state)
 {
 	struct usbip_device *devices;
@@ -198,6 +216,7 @@ int main(void)
 		in_root(a_device_that_is_not_there_is_told),
 		in_root(speeds_are_numbers_of_the_wire),
 		in_root(a_device_is_ready_when_it_is_configured_or_forbidden),
+		in_root(a_device_is_taken_from_its_drivers),
 		in_root(a_list_has_neither_hubs_nor_what_was_attached),
 		in_root(without_usb_the_list_is_empty),
 	};
