@@ -385,9 +385,9 @@ ls {helpers.GATEWAY_DIR}''', timeout=70)
         said = self.xen.check(f'''cd {helpers.GATEWAY_DIR}; ls
 xenstore-ls -f /local/domain/0/data/xusbip''')
         wanted = set(re.findall(r'/want/\d+ = "\w+ attach (\S+)"', said))
-        locks = set(re.findall(r'^(\S+)[.]lock$', said, re.M))
-        claims = locks & set(self.devices)
-        channels = {name for name in locks if name.startswith('xen-')}
+        claims = set(re.findall(r'^(\S+)[.]lock$', said, re.M))
+        claims &= set(self.devices)
+        channels = set(re.findall(r'^(\S+)[.]channel$', said, re.M))
         attached, remarks = set(), []
         for name, guest in self.guests.items():
             mine, are_in_use = attachments(guest)

@@ -26,10 +26,6 @@ FREED_LIMIT_MS = 8000
 SLACK_SLAB_KIB = 6000
 SEED = 4711
 NUM_LIVES = 50
-# A port that is let go of in the middle of a transfer is taken for connected by
-# Linux for some ten seconds, and vhci_hcd does not suspend then.
-CAN_FAIL = ('save_and_restore',)
-TRIES = 3
 # How often each comes; the order is by chance. What was kept from happening by
 # another one that crossed it comes again, of those that are counted.
 LIVES = {'kill_manager': 6, 'kill_session': 8, 'kill_link': 7,
@@ -92,7 +88,7 @@ def do_round(world, number, events):
         errors = list(pool.map(lambda event: do_event(world, event), events))
     missed = []
     for event, error in zip(events, errors):
-        if error and len(events) == 1 and event[1] not in CAN_FAIL:
+        if error and len(events) == 1:
             raise error
         if error:
             print(f'# did not happen: {event[1]}: '
@@ -109,10 +105,8 @@ def do_all(world, rounds):
     for events in rounds:
         missed += do_round(world, next(numbers), events)
     for event in missed:
-        tries = TRIES if event[1] in LIVES else 0
-        while tries and do_round(world, next(numbers), [event]):
-            tries -= 1
-            assert tries, f'{event[1]}: not even alone'
+        if event[1] in LIVES:
+            do_round(world, next(numbers), [event])
     return next(numbers) - 1
 
 
