@@ -354,6 +354,14 @@ static void end_hold(void)
 	assert_string_equal(memory_get(OURS "/hold"), E2 " done");
 }
 
+static void attach_and_hold(void)
+{
+	attach();
+	begin_hold();
+	note("1-1");
+	end_hold();
+}
+
 static void assert_nothing_is_taken_back(void)
 {
 	struct xen_note notes[XEN_NOTES_MAX];
@@ -369,10 +377,7 @@ static void assert_nothing_is_taken_back(void)
 static void a_want_that_goes_while_held_is_not_taken_back(void **state)
 {
 	(void)state;
-	attach();
-	begin_hold();
-	note("1-1");
-	end_hold();
+	attach_and_hold();
 
 	say("want/0", NULL);
 
@@ -425,10 +430,7 @@ static void a_want_that_stays_is_attached_anew_and_once(void **state)
 	struct xen_note notes[XEN_NOTES_MAX];
 
 	(void)state;
-	attach();
-	begin_hold();
-	note("1-1");
-	end_hold();
+	attach_and_hold();
 	want()->due_ms = 0;
 
 	say("hold", E3 " resume");
@@ -443,10 +445,7 @@ what_was_wanted_of_a_domain_that_is_restored_stays_noted(void **state)
 	struct xen_note notes[XEN_NOTES_MAX];
 
 	(void)state;
-	attach();
-	begin_hold();
-	note("1-1");
-	end_hold();
+	attach_and_hold();
 	memory_domid = 6;
 
 	say("want/0", NULL);

@@ -15,6 +15,8 @@ REMOTE = 'xen:0'
 GNTALLOC_LIMIT = 16512
 GNTALLOC_PATH = '/sys/module/xen_gntalloc/parameters/limit'
 AGENT_CONFIG = '/run/frontend.conf'
+# Neither a device nor a channel.
+NOTHING_HELD = f'! ls {helpers.GATEWAY_DIR} | grep -qE "[.](lock|channel)$"'
 ADMIN = f'XUSBIP_ADMIN={helpers.GATEWAY_DIR}/admin.sock'
 # Neither is at a boundary of a page, nor of a transfer.
 WRITE_AT = 12345

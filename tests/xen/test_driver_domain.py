@@ -185,7 +185,7 @@ def end(xen, before):
     """Nothing is attached, nothing is left; the manager may be another one."""
     usbvm = find(xen, DRIVER)
     wait_sessions(usbvm, 0)
-    helpers.wait_until(usbvm, f'! ls {helpers.GATEWAY_DIR}/*.lock')
+    helpers.wait_until(usbvm, parts.NOTHING_HELD)
     for guest in xen.inner_guests():
         if guest is not usbvm:
             helpers.wait_nothing_left(guest, limit=15)

@@ -79,7 +79,7 @@ def wait_freed(xen, u1, limit=20):
                          lambda: not helpers.pids(u1, WARDEN), limit)
     helpers.wait_for('the sessions have ended',
                      lambda: not helpers.pids(xen, SESSION), limit)
-    helpers.wait_until(xen, f'! ls {helpers.GATEWAY_DIR}/*.lock', limit)
+    helpers.wait_until(xen, parts.NOTHING_HELD, limit)
 
 
 @bed.test(limit=120)
