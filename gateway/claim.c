@@ -127,7 +127,7 @@ struct note {
 static struct note read_note(int fd)
 {
 	struct note note = { 0 };
-	char text[96];
+	char text[64];
 	ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
 	char *end;
 
@@ -141,7 +141,7 @@ static struct note read_note(int fd)
 /* To be settled a note only grows, so it needs no truncating. */
 static int write_note(int fd, const struct note *note)
 {
-	char text[96];
+	char text[64];
 	int len = snprintf(text, sizeof(text), "%u %u%s", note->devnum,
 			   note->configuration,
 			   note->is_settled ? SETTLED : "\n");
