@@ -435,7 +435,7 @@ ip link set {BRIDGE} up''')
 
     def domains(self):
         """A DomainInfo for each domain, the dom0 and zombies included. `state`
-        is as xl shows it without dashes: 'r', 'b', 'p', 's', 'c', 'd'."""
+        is as xl shows it, without dashes: some of 'rbpscd'."""
         found = []
         for line in self.check('xl list').splitlines()[1:]:
             name, domid, memory, vcpus, state, _ = line.split()
