@@ -57,13 +57,18 @@ def wait_until(condition, what, limit_s=LIMIT_S):
         time.sleep(0.01)
 
 
-def is_alive(pid):
-    """A zombie has ended; its parent has not looked yet."""
+def process_state(pid):
+    """The letter that proc(5) has for it; None when there is none."""
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
-            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+            return stat.read().rsplit(")", 1)[1].split()[0]
     except (FileNotFoundError, ProcessLookupError):
-        return False
+        return None
+
+
+def is_alive(pid):
+    """A zombie has ended; its parent has not looked yet."""
+    return process_state(pid) not in (None, "Z")
 
 
 def is_session(pid):

@@ -368,7 +368,7 @@ def test_a_number_that_is_used_again_is_another_domain(bench):
             if is_killed:
                 b.gateway.kill()
             else:
-                b.gateway.signal(signal.SIGSTOP)
+                b.xen.freeze(b.gateway)
             b.xen.destroy(5)
             # The dead one's pages go with the sessions that granted them.
             wait_until(lambda: 5 not in b.xen.counts(), "it is no zombie")

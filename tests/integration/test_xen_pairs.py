@@ -204,7 +204,7 @@ def test_a_number_that_is_used_again_gets_folders_of_its_own(bench):
         xen.add_domain(5, "u1")
         gateway = dom0_gateway(bench, xen, "u1")
         wait_pair(xen, 0, 5)
-        gateway.signal(signal.SIGSTOP)
+        xen.freeze(gateway)
         xen.write(folder(0, 5) + "/7", OPEN)
         xen.destroy(5)
         uuid = xen.add_domain(5, "u1")
@@ -328,7 +328,7 @@ def test_a_driver_domain_that_came_back_finds_nothing_of_the_one_before(bench):
         gateway = manager(bench, xen,
                           'gateway "usbvm" { domains = { "u1" } }')
         wait_pair(xen, 9, 5)
-        gateway.signal(signal.SIGSTOP)
+        xen.freeze(gateway)
         xen.write(folder(5, 9) + "/0", "of the old one", as_domid=5)
         xen.destroy(9)
         xen.add_domain(9, "usbvm")

@@ -27,7 +27,7 @@ import tempfile
 import time
 import uuid as uuids
 
-from harness import BUILD, LIMIT_S, ROOT, wait_until
+from harness import BUILD, LIMIT_S, ROOT, process_state, wait_until
 
 # Debian's package with xenstored, and where it may be: installed, unpacked for
 # the guests of tests/xen, or unpacked by us.
@@ -359,6 +359,29 @@ class FakeXen:
     def drop_release_events(self, is_dropping=True):
         """From now on xenstored hears of no end: no @releaseDomain."""
         self.order("events", 0 if is_dropping else 1)
+
+    def freeze(self, program):
+        """Stops a program of dom0's (harness.Gateway), but not in the
+        middle of a request: xenstored waits for the rest of one, and for that
+        alone."""
+        def has_stopped():
+            program.signal(signal.SIGSTOP)
+            wait_until(lambda: process_state(program.process.pid) == "T",
+                       "it has stopped")
+            if self.answers():
+                return True
+            program.signal(signal.SIGCONT)
+            return False
+        wait_until(has_stopped, "it has stopped between two requests")
+
+    def answers(self, limit_s=1):
+        """Does xenstored?"""
+        with self.connect(0) as store:
+            store.sock.settimeout(limit_s)
+            try:
+                return store.exists("/")
+            except TimeoutError:
+                return False
 
     def counts(self):
         """For each domain, zombies too, what its programs hold now."""
