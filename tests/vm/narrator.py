@@ -121,6 +121,23 @@ def give_it_back(host, shell, port, read_log):
         raise DemoError('the guest has written another answer')
 
 
+def test(path, name):
+    """Runs a demo as a test of its own (see bed.py), and exits."""
+    began = time.monotonic()
+    done = subprocess.run([path], stdin=subprocess.DEVNULL, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          check=False)
+    is_good = done.returncode == 0 and 'demo: success' in done.stdout
+    if not is_good:
+        for line in done.stdout.splitlines():
+            say(f'#   {line}')
+    say('1..1')
+    say(f'{"ok" if is_good else "not ok"} 1 - {name} '
+        f'({time.monotonic() - began:.1f} s)')
+    say(f'{int(is_good)} passed, {int(not is_good)} failed, 0 skipped')
+    sys.exit(0 if is_good else 1)
+
+
 def main(run, limit_s, done):
     """Does run(folder) within a limit; the exit status. `done` is what a
     success means."""
