@@ -65,7 +65,7 @@ def wait_for_writes(guest, disk, number):
     """Returns when so many more writes are done."""
     writes = f"$(awk '{{ print $5 }}' /sys/block/{disk}/stat)"
     goal = int(guest.check(f'echo {writes}')) + number
-    helpers.wait_until(guest, f'[ {writes} -ge {goal} ]', 30)
+    helpers.wait_until(guest, f'[ {writes} -ge {goal} ]', 90)
 
 
 def start_io(guest, port):
