@@ -39,7 +39,7 @@ VhciPort = collections.namedtuple('VhciPort',
                                   'hub port status speed devid sockfd busid')
 
 
-def wait_until(guest, condition, limit=10):
+def wait_until(guest, condition, limit=30):
     """Returns when the shell `condition` in the guest succeeds.
 
     CommandError, with the last output of the condition, if it does not within
@@ -53,7 +53,7 @@ def wait_until(guest, condition, limit=10):
         raise CommandError(f'not within {limit} s: {condition}:\n{output}')
 
 
-def wait_for(what, probe, limit=10):
+def wait_for(what, probe, limit=30):
     """The first true value of probe(); CommandError after `limit` seconds."""
     end = time.monotonic() + limit
     while True:
@@ -140,7 +140,7 @@ def used_vhci_ports(guest):
             if port.status != VHCI_PORT_FREE]
 
 
-def wait_vhci_ports_free(guest, limit=10):
+def wait_vhci_ports_free(guest, limit=30):
     wait_for('all vhci ports are free',
              lambda: not used_vhci_ports(guest), limit)
 
@@ -175,7 +175,7 @@ END''')
     return agent
 
 
-def wait_for_line(job, words, limit=10):
+def wait_for_line(job, words, limit=30):
     """Returns when the job has logged `words`."""
     wait_for(f'"{words}" in the log of {job.command}',
              lambda: words in job.log(), limit)
@@ -194,7 +194,7 @@ def detach(guest, port):
     guest.check(f'{XUSBIP} detach -p {port.port}')
 
 
-def wait_nothing_left(guest, limit=5, gateways=('gateway',)):
+def wait_nothing_left(guest, limit=15, gateways=('gateway',)):
     """All attachments have ended: no port, process, record or claim is left.
 
     The gateways, of which the names are given, and the agent go on.
@@ -206,7 +206,7 @@ def wait_nothing_left(guest, limit=5, gateways=('gateway',)):
         wait_claims_gone(guest, name, limit)
 
 
-def wait_claims_gone(guest, gateway='gateway', limit=5):
+def wait_claims_gone(guest, gateway='gateway', limit=15):
     """All devices of a gateway are free."""
     wait_until(guest, f'! ls /run/{gateway}/*.lock', limit)
 
