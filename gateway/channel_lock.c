@@ -26,17 +26,50 @@ static void lock_path(char path[static PATH_BYTES], const char *dir,
 		       channel);
 }
 
-/* Opens and locks: the descriptor, -EBUSY if it is locked, or -errno. */
+static void read_note(int fd, struct channel_note *ret_note)
+{
+	char text[NOTE_BYTES];
+	ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
+	char *saved = NULL;
+	const char *word;
+	char *end;
+
+	*ret_note = (struct channel_note){ .pid = 0 };
+	text[n > 0 ? n : 0] = '\0';
+	ret_note->pid = (pid_t)strtol(text, &end, 10);
+	ret_note->started_at = strtoull(end, &end, 10);
+	ret_note->epoch = strtoull(end, &end, 16);
+	word = strtok_r(end, " \n", &saved);
+	if (word)
+		(void)snprintf(ret_note->uuid, sizeof(ret_note->uuid), "%s",
+			       word);
+	word = word ? strtok_r(NULL, " \n", &saved) : NULL;
+	if (word)
+		(void)snprintf(ret_note->busid, sizeof(ret_note->busid), "%s",
+			       word);
+	if (process_is_over(ret_note->pid, ret_note->started_at))
+		ret_note->pid = 0;
+}
+
+/*
+ * Opens and locks: the descriptor, -EBUSY if it is held, or -errno. A session
+ * that lives holds it, whatever it did to its copy of the descriptor.
+ */
 static int lock_file(const char *path, int flags)
 {
 	int fd = open(path, flags | O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0600);
-	int r;
+	struct channel_note note;
+	int r = -EBUSY;
 
 	if (fd < 0)
 		return -errno;
-	if (flock(fd, LOCK_EX | LOCK_NB) == 0)
-		return fd;
-	r = errno == EWOULDBLOCK ? -EBUSY : -errno;
+	if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
+		read_note(fd, &note);
+		if (note.pid == 0)
+			return fd;
+	} else if (errno != EWOULDBLOCK) {
+		r = -errno;
+	}
 	(void)close(fd);
 	return r;
 }
@@ -96,32 +129,6 @@ int channel_lock_note(int fd, struct channel_note *note)
 	n = write(note_fd, text, (size_t)len);
 	(void)close(note_fd);
 	return n == len ? 0 : -EIO;
-}
-
-static void read_note(int fd, struct channel_note *ret_note)
-{
-	char text[NOTE_BYTES];
-	ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
-	char *saved = NULL;
-	const char *word;
-	char *end;
-
-	*ret_note = (struct channel_note){ .pid = 0 };
-	text[n > 0 ? n : 0] = '\0';
-	ret_note->pid = (pid_t)strtol(text, &end, 10);
-	ret_note->started_at = strtoull(end, &end, 10);
-	ret_note->epoch = strtoull(end, &end, 16);
-	word = strtok_r(end, " \n", &saved);
-	if (word)
-		(void)snprintf(ret_note->uuid, sizeof(ret_note->uuid), "%s",
-			       word);
-	word = word ? strtok_r(NULL, " \n", &saved) : NULL;
-	if (word)
-		(void)snprintf(ret_note->busid, sizeof(ret_note->busid), "%s",
-			       word);
-	if (ret_note->pid <= 0 || ret_note->started_at == 0 ||
-	    process_started_at(ret_note->pid) != ret_note->started_at)
-		ret_note->pid = 0;
 }
 
 int channel_lock_find(const char *dir, unsigned domid, unsigned channel,

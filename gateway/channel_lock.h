@@ -2,9 +2,9 @@
 /*
  * channel_lock.h - which session serves a channel of a guest, so that the next
  * manager knows: flock(2) on DIR/xen-DOMAIN-CHANNEL.channel, which the session
- * inherits.  So it lives exactly as long as the session, and the file says who
- * that is and what it serves.  The session cannot write to it: whom it names is
- * ended by signals.
+ * inherits, and which says who that is and what it serves.  The session cannot
+ * write to it: whom it names is ended by signals.  It could unlock it, so it is
+ * held as well while the process lives that it names.
  */
 #ifndef CHANNEL_LOCK_H
 #define CHANNEL_LOCK_H

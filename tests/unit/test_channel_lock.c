@@ -5,11 +5,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -39,9 +41,31 @@ static struct channel_note note_of(pid_t pid, const char *busid)
 	return note;
 }
 
+static pid_t start_session(void)
+{
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		(void)pause();
+		_exit(0);
+	}
+	assert_true(pid > 0);
+	return pid;
+}
+
+/* It has ended, and nobody has waited for it. */
+static void kill_session(pid_t pid)
+{
+	siginfo_t end;
+
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	assert_int_equal(waitid(P_PID, (id_t)pid, &end, WEXITED | WNOWAIT), 0);
+}
+
 static void what_a_lock_says_is_found_while_it_is_held(void **state)
 {
-	struct channel_note note = note_of(getpid(), "");
+	pid_t pid = start_session();
+	struct channel_note note = note_of(pid, "");
 	struct channel_note found;
 	int second;
 	int fd;
@@ -50,19 +74,50 @@ static void what_a_lock_says_is_found_while_it_is_held(void **state)
 	assert_int_equal(channel_lock_take(dir, 5, 3, &fd), 0);
 	assert_int_equal(channel_lock_take(dir, 5, 3, &second), -EBUSY);
 	assert_int_equal(channel_lock_note(fd, &note), 0);
-	note = note_of(getpid(), "1-1.2");
+	note = note_of(pid, "1-1.2");
 	assert_int_equal(channel_lock_note(fd, &note), 0);
 
 	assert_int_equal(channel_lock_find(dir, 5, 3, &found), 1);
-	assert_int_equal(found.pid, getpid());
-	assert_int_equal(found.started_at, process_started_at(getpid()));
+	assert_int_equal(found.pid, pid);
+	assert_int_equal(found.started_at, process_started_at(pid));
 	assert_int_equal(found.epoch, 0xfe);
 	assert_string_equal(found.uuid, "u5");
 	assert_string_equal(found.busid, "1-1.2");
 
+	kill_session(pid);
 	channel_lock_release(fd);
 	assert_int_equal(channel_lock_find(dir, 5, 3, &found), 0);
 	assert_int_equal(close(fd), 0);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+}
+
+static void a_session_that_unlocks_holds_its_channel_until_it_ends(void **state)
+{
+	pid_t pid = start_session();
+	struct channel_note note = note_of(pid, "1-1.2");
+	struct channel_note found;
+	int second;
+	int fd;
+
+	(void)state;
+	assert_int_equal(channel_lock_take(dir, 5, 3, &fd), 0);
+	assert_int_equal(channel_lock_note(fd, &note), 0);
+	/* For all who have a copy of the descriptor. */
+	assert_int_equal(flock(fd, LOCK_UN), 0);
+	assert_int_equal(close(fd), 0);
+
+	assert_int_equal(channel_lock_take(dir, 5, 3, &second), -EBUSY);
+	channel_lock_remove(dir, 5, 3);
+	assert_int_equal(channel_lock_find(dir, 5, 3, &found), 1);
+	assert_int_equal(found.pid, pid);
+	assert_string_equal(found.busid, "1-1.2");
+
+	kill_session(pid);
+	assert_int_equal(channel_lock_find(dir, 5, 3, &found), 0);
+	assert_int_equal(channel_lock_take(dir, 5, 3, &fd), 0);
+	assert_int_equal(close(fd), 0);
+	channel_lock_remove(dir, 5, 3);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
 }
 
 static void the_lock_that_a_session_gets_cannot_be_written_to(void **state)
@@ -81,7 +136,8 @@ static void the_lock_that_a_session_gets_cannot_be_written_to(void **state)
 
 static void an_earlier_session_s_words_do_not_stay(void **state)
 {
-	struct channel_note note = note_of(getpid(), "1-1.2");
+	pid_t pid = start_session();
+	struct channel_note note = note_of(pid, "1-1.2");
 	struct channel_note found;
 	int fd;
 
@@ -89,6 +145,8 @@ static void an_earlier_session_s_words_do_not_stay(void **state)
 	assert_int_equal(channel_lock_take(dir, 5, 3, &fd), 0);
 	assert_int_equal(channel_lock_note(fd, &note), 0);
 	assert_int_equal(close(fd), 0);
+	kill_session(pid);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
 
 	assert_int_equal(channel_lock_take(dir, 5, 3, &fd), 0);
 	assert_int_equal(channel_lock_find(dir, 5, 3, &found), 1);
@@ -124,6 +182,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_a_lock_says_is_found_while_it_is_held),
+		cmocka_unit_test(
+			a_session_that_unlocks_holds_its_channel_until_it_ends),
 		cmocka_unit_test(
 			the_lock_that_a_session_gets_cannot_be_written_to),
 		cmocka_unit_test(an_earlier_session_s_words_do_not_stay),
