@@ -105,13 +105,24 @@ int claim_own_dir(const char *dir, int *ret_fd)
 	return 0;
 }
 
-int claim_take(const char *dir, const char *busid, int *ret_fd)
+/* As lock_file; held, too, as long as the process is alive that was given it. */
+static int lock_claim(const char *dir, const char *busid, int flags)
 {
 	char path[PATH_BYTES];
 	int fd;
 
 	(void)snprintf(path, sizeof(path), "%s/%s" SUFFIX, dir, busid);
-	fd = lock_file(path, O_CREAT);
+	fd = lock_file(path, flags);
+	if (fd < 0 || !session_note_is_alive(dir, busid))
+		return fd;
+	(void)close(fd);
+	return -EBUSY;
+}
+
+int claim_take(const char *dir, const char *busid, int *ret_fd)
+{
+	int fd = lock_claim(dir, busid, O_CREAT);
+
 	if (fd < 0)
 		return fd;
 	*ret_fd = fd;
@@ -314,13 +325,15 @@ put_back_and_exit(int claim_fd, const char *path, const char *busid)
 }
 
 /* 1 if the claim is held, by a session or from now on by a child. */
-static unsigned sweep_one(const char *dir, const char *path, const char *busid)
+static unsigned sweep_one(const char *dir, const char *busid)
 {
-	int fd = lock_file(path, 0);
+	int fd = lock_claim(dir, busid, 0);
+	char path[PATH_BYTES];
 	pid_t pid;
 
 	if (fd < 0)
 		return fd == -EBUSY;
+	(void)snprintf(path, sizeof(path), "%s/%s" SUFFIX, dir, busid);
 	session_note_remove(dir, busid);
 	if (read_note(fd).devnum == 0) {
 		(void)unlink(path);
@@ -349,7 +362,6 @@ unsigned claim_sweep(const char *dir)
 	while ((e = readdir(d))) {
 		size_t len = strlen(e->d_name);
 		char busid[USBIP_BUSID_BYTES];
-		char path[PATH_BYTES];
 
 		if (len <= strlen(SUFFIX) ||
 		    strcmp(e->d_name + len - strlen(SUFFIX), SUFFIX) != 0)
@@ -359,8 +371,7 @@ unsigned claim_sweep(const char *dir)
 			continue;
 		memcpy(busid, e->d_name, len);
 		busid[len] = '\0';
-		(void)snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
-		num_held += sweep_one(dir, path, busid);
+		num_held += sweep_one(dir, busid);
 	}
 	(void)closedir(d);
 	return num_held;

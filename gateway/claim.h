@@ -2,12 +2,16 @@
 /*
  * claim.h - who uses a device, and how it goes back.
  *
- * A claim is flock(2) on DIR/BUSID.lock. The manager takes it and passes the
- * descriptor to the session, so the claim lives exactly as long as the
- * session, longer than the manager if need be. The file says how the device
- * was found; the session can write to it, so it says nothing of processes
- * (session_note.h does). A file that nobody locks belongs to a session that has
- * ended, and the sweep puts its device back: after an orderly end there is
+ * A device is claimed while the process lives that was given it, whichever
+ * manager looks. That process is named in a file that it cannot write to
+ * (session_note.h). A device is claimed, too, while somebody has flock(2) on
+ * DIR/BUSID.lock: the manager that opens it, the child that puts it back. The
+ * session has a copy of that descriptor, to say how it leaves the device; that
+ * it unlocks or closes it frees nothing, since it may still have the device.
+ *
+ * The lock file says how the device was found; the session can write to it, so
+ * it says nothing of processes. Where nobody claims the device any more its
+ * session has ended, and the sweep puts it back: after an orderly end there is
  * nothing left to do.
  */
 #ifndef CLAIM_H
@@ -22,7 +26,7 @@ int claim_own_dir(const char *dir, int *ret_fd);
 
 /*
  * Claims: 0 with a descriptor, the caller's, that is the claim; -EBUSY if
- * somebody has it; -errno. `busid` is a name of ours or of the kernel's, never
+ * somebody has it, or none can tell; -errno. `busid` is a name of ours or of the kernel's, never
  * a peer's text.
  */
 int claim_take(const char *dir, const char *busid, int *ret_fd);

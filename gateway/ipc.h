@@ -74,7 +74,7 @@ int ipc_ask_on_behalf(int sock, enum ipc_type type, const char *busid,
 int ipc_tell_peer(int sock, const struct tls_peer *peer);
 /*
  * The next answer; with IPC_OPENED `*ret_device_fd` (or -1) and `*ret_lock_fd`,
- * which is kept open, and so locked, while the device is in use.
+ * the claim (claim.h), which is kept open to the end of the process.
  */
 int ipc_receive_answer(int sock, struct ipc_answer *ret_answer,
 		       int *ret_device_fd, int *ret_lock_fd, unsigned limit_ms);

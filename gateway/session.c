@@ -541,9 +541,7 @@ enum exit_status session_run(const struct session_options *options)
 	loop_free(s.loop);
 	channel_free(s.channel);
 	(void)close(options->manager_fd);
-	if (s.lock_fd >= 0) {
+	if (s.lock_fd >= 0)
 		claim_settle(s.lock_fd);
-		(void)close(s.lock_fd);
-	}
 	return status;
 }

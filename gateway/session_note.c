@@ -5,9 +5,9 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/pidfd.h>
 #include <unistd.h>
 
 #include "vchan-transport/process_id.h"
@@ -23,23 +23,35 @@ static void note_path(char path[static PATH_BYTES], const char *dir,
 	(void)snprintf(path, PATH_BYTES, "%s/%s" SUFFIX, dir, busid);
 }
 
+static int write_note(const char *path, const struct session_note *note)
+{
+	int fd = open(path,
+		      O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
+		      0600);
+	ssize_t n;
+	int r = 0;
+
+	if (fd < 0)
+		return -errno;
+	n = write(fd, note, sizeof(*note));
+	if (n != sizeof(*note))
+		r = n < 0 ? -errno : -EIO;
+	(void)close(fd);
+	return r;
+}
+
 int session_note_write(const char *dir, const char *busid,
 		       struct session_note *note)
 {
 	char path[PATH_BYTES];
-	int r = 0;
-	int fd;
+	int r;
 
 	note->version = VERSION;
 	note->started_at = process_started_at(note->pid);
 	note_path(path, dir, busid);
-	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
-		  0600);
-	if (fd < 0)
-		return -errno;
-	if (write(fd, note, sizeof(*note)) != sizeof(*note))
-		r = -EIO;
-	(void)close(fd);
+	r = write_note(path, note);
+	if (r < 0)
+		(void)unlink(path);
 	return r;
 }
 
@@ -51,36 +63,56 @@ void session_note_remove(const char *dir, const char *busid)
 	(void)unlink(path);
 }
 
-/* A pidfd of its session; -1: it is of none that is alive. */
-static int find_session(const char *dir, const char *busid,
-			struct session_note *ret_note)
+/* How many bytes of it there are, or -errno. */
+static ssize_t read_note(const char *dir, const char *busid,
+			 struct session_note *ret_note)
 {
 	char path[PATH_BYTES];
-	bool is_whole;
+	ssize_t n;
 	int fd;
 
 	note_path(path, dir, busid);
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)
-		return -1;
-	is_whole = read(fd, ret_note, sizeof(*ret_note)) == sizeof(*ret_note) &&
-		   ret_note->version == VERSION;
+		return -errno;
+	n = read(fd, ret_note, sizeof(*ret_note));
+	if (n < 0)
+		n = -errno;
 	(void)close(fd);
-	fd = is_whole ? pidfd_open(ret_note->pid, 0) : -1;
-	/* Whose number it was when it was opened shows afterwards only. */
-	if (fd >= 0 &&
-	    process_started_at(ret_note->pid) == ret_note->started_at)
-		return fd;
-	if (fd >= 0)
-		(void)close(fd);
-	return -1;
+	return n;
+}
+
+bool session_note_is_alive(const char *dir, const char *busid)
+{
+	struct session_note note = { 0 };
+	ssize_t n = read_note(dir, busid, &note);
+
+	if (n < 0)
+		return n != -ENOENT;
+	/* Who has been noted by half has been given nothing. */
+	return n >= (ssize_t)offsetof(struct session_note, name) &&
+	       !process_is_over(note.pid, note.started_at);
+}
+
+/* A pidfd of its session; -errno: it is of none that is alive. */
+static int find_session(const char *dir, const char *busid,
+			struct session_note *ret_note)
+{
+	int pidfd = -1;
+	int r;
+
+	if (read_note(dir, busid, ret_note) != sizeof(*ret_note) ||
+	    ret_note->version != VERSION)
+		return -ENOENT;
+	r = process_open(ret_note->pid, ret_note->started_at, &pidfd);
+	return r < 0 ? r : pidfd;
 }
 
 void session_note_each(const char *dir, session_note_cb *each, void *arg)
 {
 	DIR *d = opendir(dir);
 	const struct dirent *e;
-	struct session_note note;
+	struct session_note note = { 0 };
 
 	while (d && (e = readdir(d))) {
 		size_t len = strlen(e->d_name);

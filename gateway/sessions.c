@@ -95,19 +95,6 @@ static void note_refusal(struct session *s, struct ipc_answer *answer)
 		       why);
 }
 
-/* More of its sessions than one peer may have, known since its handshake. */
-static int answer_crowded(struct session *s)
-{
-	const struct ipc_answer answer = {
-		.type = IPC_REFUSED,
-		.status = USBIP_ST_NA,
-		.reason = "max_sessions_per_peer is reached",
-		.peer_reason = "you have too many connections here already",
-	};
-
-	return ipc_answer(s->sock, &answer, -1, -1);
-}
-
 static int refuse(struct session *s, const char *busid,
 		  struct ipc_answer *answer)
 {
@@ -120,12 +107,19 @@ static int refuse(struct session *s, const char *busid,
 static int hand_out(struct session *s, const char *busid,
 		    const struct ipc_answer *answer, int device_fd, int lock_fd)
 {
+	struct ipc_answer refusal = {
+		.type = IPC_REFUSED,
+		.status = USBIP_ST_DEV_ERR,
+		.reason = "the gateway cannot note whose it is: see its log",
+	};
+
+	/* First: this is what keeps it from others as long as it lives. */
+	if (session_note_peer(s, busid) < 0)
+		return refuse(s, busid, &refusal);
 	log_debug("session %d (%s): device %s: handed out", (int)s->pid,
 		  s->peer.name, busid);
 	s->refusal[0] = '\0';
 	(void)snprintf(s->busid, sizeof(s->busid), "%s", busid);
-	/* First, so that a manager after this one knows what it has. */
-	session_note_peer(s);
 	if (s->events)
 		s->events->took(s->owner, s->pid, s->busid);
 	return ipc_answer(s->sock, answer, device_fd, lock_fd);
@@ -216,7 +210,7 @@ static int answer(struct session *s, const struct ipc_request *request,
 	if (s->peer.kind == ADDRESS_TLS && !s->is_proved)
 		return -EPROTO;
 	if (s->is_crowded && request->type != IPC_GRANTED)
-		return answer_crowded(s);
+		return session_answer_crowded(s);
 	if (request->type == IPC_LIST)
 		return answer_list(s, request);
 	if (request->type == IPC_OPEN) {

@@ -48,11 +48,13 @@ struct sessions {
 /* Have so many sessions as one peer may have the same key? */
 bool sessions_is_crowded(const struct sessions *sessions, const char *key);
 
-/* Says whose device it is, for the manager after this one. */
-void session_note_peer(const struct session *s);
+/* Notes that it is given this device. 0, or -errno, which is logged. */
+int session_note_peer(const struct session *s, const char *busid);
 
 /* IPC_PEER: 0, or -EPROTO and why the session is to be killed. */
 int session_on_peer(struct session *s, const struct tls_peer *peer,
 		    const char **ret_why);
+/* What it asks for is refused: its peer has too many sessions. */
+int session_answer_crowded(const struct session *s);
 
 #endif

@@ -99,6 +99,19 @@ int session_on_peer(struct session *s, const struct tls_peer *peer,
 	return 0;
 }
 
+/* Known since its handshake. */
+int session_answer_crowded(const struct session *s)
+{
+	const struct ipc_answer answer = {
+		.type = IPC_REFUSED,
+		.status = USBIP_ST_NA,
+		.reason = "max_sessions_per_peer is reached",
+		.peer_reason = "you have too many connections here already",
+	};
+
+	return ipc_answer(s->sock, &answer, -1, -1);
+}
+
 /* ---- whether it still holds ---- */
 
 void sessions_set_revocations(struct sessions *sessions,
@@ -122,7 +135,7 @@ static bool is_given(const struct session *s)
 	return registry_is_given(sessions->registry, s->busid, &s->peer.policy);
 }
 
-void session_note_peer(const struct session *s)
+int session_note_peer(const struct session *s, const char *busid)
 {
 	struct session_note note = { .pid = s->pid,
 				     .policy = s->peer.policy,
@@ -130,12 +143,13 @@ void session_note_peer(const struct session *s)
 	int r;
 
 	memcpy(note.name, s->peer.name, sizeof(note.name));
-	r = session_note_write(s->sessions->config->runtime_dir, s->busid,
-			       &note);
+	r = session_note_write(s->sessions->config->runtime_dir, busid, &note);
 	if (r < 0)
-		log_warn("session %d (%s, %s): another manager will not know "
-			 "whose it is: its note cannot be written: %s",
-			 (int)s->pid, s->peer.name, s->busid, strerror(-r));
+		log_error("session %d (%s): %s is not given to it: that cannot "
+			  "be noted in %s: %s",
+			  (int)s->pid, s->peer.name, busid,
+			  s->sessions->config->runtime_dir, strerror(-r));
+	return r;
 }
 
 /*

@@ -1,13 +1,20 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Many clients that want the same device: it has one owner at a time, also
-when the manager is killed and started anew meanwhile."""
+when the manager is killed and started anew meanwhile, and when the session of
+the one who has it does what it can to have another one beside it."""
 
+import ctypes
+import fcntl
+import os
 import threading
 import time
 
-from harness import run, wait_until
+from harness import Skip, run, wait_until
+from remote_bed import GIVE_ALL, pass_on
 from usbip_client import ST_DEV_BUSY, ST_ERROR, Closed, Refused
+
+SYS_PIDFD_GETFD = 438
 
 CLIENTS = 64
 ROUNDS = 500
@@ -107,6 +114,89 @@ def test_a_device_has_one_owner_while_managers_are_killed(bench):
     gateway.import_when_free("zero0").close()
     wait_until(lambda: not gateway.sessions(), "all sessions have ended")
     assert "Sanitizer" not in gateway.log()
+
+
+def copy_descriptor(pid, number):
+    """What another process has open: the very same, so its locks are shared."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    pidfd = os.pidfd_open(pid)
+    fd = libc.syscall(SYS_PIDFD_GETFD, pidfd, number, 0)
+    os.close(pidfd)
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), "pidfd_getfd")
+    return fd
+
+
+def unlock_claim(pid):
+    """Does for a session what it could do itself, had it been taken over."""
+    folder = f"/proc/{pid}/fd"
+    try:
+        locks = [int(number) for number in os.listdir(folder)
+                 if os.readlink(f"{folder}/{number}").endswith(".lock")]
+        assert len(locks) == 1, locks
+        fd = copy_descriptor(pid, locks[0])
+    except PermissionError as why:
+        raise Skip("may not look into another process") from why
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    os.close(fd)
+
+
+def is_locked(gateway, busid):
+    with open(os.path.join(gateway.runtime_dir, f"{busid}.lock"),
+              encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return False
+        except BlockingIOError:
+            return True
+
+
+def keep_without_a_lock(gateway, busid):
+    with gateway.client() as owner:
+        owner.import_(busid)
+        unlock_claim(gateway.session_of(owner))
+        assert not is_locked(gateway, busid)
+
+        assert gateway.import_status(busid) == ST_DEV_BUSY
+        gateway.kill()
+        gateway.start()
+        assert gateway.import_status(busid) == ST_DEV_BUSY
+
+        assert gateway.count(f"{busid} is refused: a session has it") == 2
+        assert not is_locked(gateway, busid)
+        assert owner.get_descriptor(1, length=18).actual_length == 18
+    gateway.import_when_free(busid).close()
+    wait_until(lambda: not gateway.sessions(), "all sessions have ended")
+    assert gateway.stop() == 0
+    assert not [name for name in os.listdir(gateway.runtime_dir)
+                if name.endswith((".lock", ".session"))]
+
+
+def test_a_session_that_unlocks_its_device_is_its_only_owner(bench):
+    image = bench.file("image", bytes(1 << 20))
+    for busid, config in (("zero0", 'zero "zero0" { }\n'),
+                          ("disk0", f'disk "disk0" {{ image = "{image}" }}\n')):
+        keep_without_a_lock(bench.gateway(config), busid)
+
+
+def test_a_session_that_unlocks_another_gateways_device_is_its_only_owner(
+        bench):
+    keep_without_a_lock(pass_on(bench, bench.gateway('zero "zero0" { }\n'),
+                                config=GIVE_ALL), "zero0@a")
+
+
+def test_a_session_that_unlocks_its_device_is_ended_by_the_next_manager(bench):
+    gateway = bench.gateway('zero "zero0" { }\n')
+    with gateway.client() as owner:
+        owner.import_("zero0")
+        unlock_claim(gateway.session_of(owner))
+        gateway.kill()
+        gateway.start()
+        assert not is_locked(gateway, "zero0")
+
+        assert gateway.stop() == 0
+        assert owner.is_at_end()
+    assert not gateway.sessions()
 
 
 if __name__ == "__main__":

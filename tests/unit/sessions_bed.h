@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -35,11 +36,13 @@ static int number(const char *text)
 	return (int)strtol(text, NULL, 10);
 }
 
+/* Its claim. */
+static int lock_fd = -1;
+
 static int ask_for(int manager_fd, const char *busid)
 {
 	struct ipc_answer answer;
 	int device_fd;
-	int lock_fd;
 
 	if (ipc_ask(manager_fd, IPC_OPEN, busid) < 0 ||
 	    ipc_receive_answer(manager_fd, &answer, &device_fd, &lock_fd,
@@ -121,6 +124,10 @@ static int play_session(char **argv)
 			(void)signal(SIGTERM, SIG_IGN);
 		else if (strncmp(word, "open:", 5) == 0)
 			status = ask_for(manager_fd, word + 5);
+		else if (strcmp(word, "unlock") == 0)
+			status = flock(lock_fd, LOCK_UN);
+		else if (strcmp(word, "close") == 0)
+			status = close(lock_fd);
 		else if (strncmp(word, "signal:", 7) == 0)
 			(void)raise(number(word + 7));
 		else
