@@ -386,12 +386,11 @@ static void watch_xen(struct agent *agent)
 			 strerror(-r));
 }
 
-/* While a guest holds still nothing is attached in it. */
 static bool may_attach(void *arg, const struct address *gateway)
 {
 	const struct agent *agent = arg;
 
-	return gateway->kind != ADDRESS_XEN || !agent_xen_holds(agent->xen);
+	return !agent_xen_holds(agent->xen, gateway);
 }
 
 static void keep_attached(struct agent *agent)

@@ -52,6 +52,7 @@ struct agent_xen {
 	int look_error;             /* of the last one, or 0 */
 	struct handshake_word word; /* this guest's own hold or resume */
 	uint64_t answered_epoch;
+	bool has_news; /* the guest itself holds, or goes on */
 	struct place places[MAX_GATEWAYS];
 };
 
@@ -149,8 +150,14 @@ static int look_for_gateways(struct agent_xen *x)
 
 /* ---- what is ours ---- */
 
+static bool holds_itself(const struct agent_xen *x)
+{
+	return x->word.verb == HANDSHAKE_HOLD;
+}
+
 static int look_at_own(struct agent_xen *x)
 {
+	bool was_held = holds_itself(x);
 	int domid = store_domid(x->store);
 	int r;
 
@@ -164,7 +171,10 @@ static int look_at_own(struct agent_xen *x)
 		x->domid = (unsigned)domid;
 	}
 	r = xen_gateway_read_word(x->store, OWN_WORD, &x->word);
-	return r < 0 ? r : look_for_gateways(x);
+	if (r < 0)
+		return r;
+	x->has_news |= holds_itself(x) != was_held;
+	return look_for_gateways(x);
 }
 
 static bool is_dirty(const struct place *place)
@@ -208,7 +218,7 @@ static bool is_any_dirty(const struct agent_xen *x)
 /* Answers the guest's own word when every gateway's devices are settled. */
 static void answer(struct agent_xen *x)
 {
-	bool is_hold = x->word.verb == HANDSHAKE_HOLD;
+	bool is_hold = holds_itself(x);
 	struct handshake_word word = { .epoch = x->word.epoch,
 				       .verb = is_hold ? HANDSHAKE_DONE
 						       : HANDSHAKE_RESUMED };
@@ -241,7 +251,7 @@ static uint64_t step(struct agent_xen *x)
 
 		if (!gateway)
 			continue;
-		xen_gateway_set_held(gateway, x->word.verb == HANDSHAKE_HOLD);
+		xen_gateway_set_held(gateway, holds_itself(x));
 		due_ms = xen_gateway_step(gateway);
 		if (due_ms < next_ms)
 			next_ms = due_ms;
@@ -252,8 +262,9 @@ static uint64_t step(struct agent_xen *x)
 
 static void pass_news_on(struct agent_xen *x)
 {
-	bool has_news = false;
+	bool has_news = x->has_news;
 
+	x->has_news = false;
 	for (size_t i = 0; i < MAX_GATEWAYS; i++)
 		if (x->places[i].gateway)
 			has_news |= xen_gateway_take_news(x->places[i].gateway);
@@ -375,15 +386,27 @@ bool agent_xen_on_child(struct agent_xen *x, pid_t pid, int status)
 	return false;
 }
 
-bool agent_xen_holds(const struct agent_xen *x)
+/* A hold of dom0's is to be believed: it can end the guest anyway. */
+static bool holds_back(const struct xen_gateway *holder,
+		       const struct address *gateway)
+{
+	if (xen_gateway_domid(holder) == 0 && xen_gateway_says_hold(holder))
+		return true;
+	return xen_gateway_holds(holder) && gateway->kind == ADDRESS_XEN &&
+	       xen_gateway_is_called(holder, gateway->host);
+}
+
+bool agent_xen_holds(const struct agent_xen *x, const struct address *gateway)
 {
 	if (!x)
 		return false;
-	for (size_t i = 0; i < MAX_GATEWAYS; i++)
-		if (x->places[i].gateway &&
-		    xen_gateway_holds(x->places[i].gateway))
+	for (size_t i = 0; i < MAX_GATEWAYS; i++) {
+		const struct xen_gateway *holder = x->places[i].gateway;
+
+		if (holder && holds_back(holder, gateway))
 			return true;
-	return x->word.verb == HANDSHAKE_HOLD;
+	}
+	return holds_itself(x);
 }
 
 void agent_xen_on_removal(struct agent_xen *x)

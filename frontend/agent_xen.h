@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+struct address;
 struct agent_xen;
 struct loop;
 
@@ -32,8 +33,13 @@ void agent_xen_free(struct agent_xen *xen);
 
 /* One of the agent's processes has ended: was it one of these? */
 bool agent_xen_on_child(struct agent_xen *xen, pid_t pid, int status);
-/* Does this guest hold still, or any gateway want it to? */
-bool agent_xen_holds(const struct agent_xen *xen);
+/*
+ * Is nothing of that gateway to be attached now? What the guest itself or dom0
+ * says is for all of them: no port may be in use when it is saved. Any other
+ * gateway holds what is its own.
+ */
+bool agent_xen_holds(const struct agent_xen *xen,
+		     const struct address *gateway);
 /* A USB device has left this kernel. */
 void agent_xen_on_removal(struct agent_xen *xen);
 

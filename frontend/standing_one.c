@@ -101,12 +101,11 @@ static void on_time(void *arg)
 
 void standing_one_on_news(struct standing_one *one)
 {
-	if (one->wish.gateway.kind != ADDRESS_XEN)
-		return;
-	if (one->state == STANDING_WAITING)
-		set_time(one, 0);
-	else if (one->state == STANDING_TRYING && !may_be_attached(one))
+	if (one->state == STANDING_TRYING && !may_be_attached(one))
 		job_cancel(&one->job);
+	else if (one->state == STANDING_WAITING &&
+		 one->wish.gateway.kind == ADDRESS_XEN)
+		set_time(one, 0);
 }
 
 /* ---- actions ---- */

@@ -161,6 +161,11 @@ bool xen_gateway_holds(const struct xen_gateway *g)
 	return g->hold == HOLD_HOLDING || g->hold == HOLD_HELD;
 }
 
+bool xen_gateway_says_hold(const struct xen_gateway *g)
+{
+	return g->word.verb == HANDSHAKE_HOLD;
+}
+
 bool xen_gateway_take_news(struct xen_gateway *g)
 {
 	bool has_news = g->has_news;
@@ -260,6 +265,15 @@ bool xen_gateway_needs_look(const struct xen_gateway *g)
 unsigned xen_gateway_domid(const struct xen_gateway *g)
 {
 	return g->domid;
+}
+
+bool xen_gateway_is_called(const struct xen_gateway *g, const char *domain)
+{
+	uint32_t domid;
+
+	if (handshake_parse_number(domain, HANDSHAKE_MAX_DOMID, &domid))
+		return domid == g->domid;
+	return g->name[0] != '\0' && strcmp(g->name, domain) == 0;
 }
 
 int xen_gateway_new(struct store *store, unsigned own, unsigned gateway,

@@ -30,6 +30,9 @@ int xen_gateway_new(struct store *store, unsigned own, unsigned gateway,
 void xen_gateway_free(struct xen_gateway *gateway);
 
 unsigned xen_gateway_domid(const struct xen_gateway *gateway);
+/* By its number, or by its name, as an address has it behind "xen:". */
+bool xen_gateway_is_called(const struct xen_gateway *gateway,
+			   const char *domain);
 
 /*
  * Something in its folder may have changed: reads all of it. 0 or -errno: then
@@ -46,8 +49,10 @@ int xen_gateway_read_word(struct store *store, const char *path,
 void xen_gateway_set_held(struct xen_gateway *gateway, bool is_held);
 /* May it give something now, or no more, since this was asked last? */
 bool xen_gateway_take_news(struct xen_gateway *gateway);
-/* Does it hold still, or is it to? */
+/* Does the guest hold still for it, or is it to? */
 bool xen_gateway_holds(const struct xen_gateway *gateway);
+/* Is that the gateway's own word? */
+bool xen_gateway_says_hold(const struct xen_gateway *gateway);
 /* Has it let go of everything, or, if it is not held, tried to take it back? */
 bool xen_gateway_has_settled(const struct xen_gateway *gateway);
 

@@ -162,6 +162,7 @@ static int look_at_hold(struct xen_gateway *g)
 {
 	char path[HANDSHAKE_PATH_BYTES];
 	struct handshake_word word;
+	uint32_t domid;
 	int r;
 
 	handshake_name_path(path, g->domid, g->own, "hold");
@@ -175,7 +176,9 @@ static int look_at_hold(struct xen_gateway *g)
 	r = store_read(g->store, path, g->name, sizeof(g->name));
 	if (r < 0 && !is_no_word(r))
 		return r;
-	if (r < 0)
+	/* What is a number is never a name: it would be another domain's. */
+	if (r < 0 ||
+	    handshake_parse_number(g->name, HANDSHAKE_MAX_DOMID, &domid))
 		g->name[0] = '\0';
 	return 0;
 }

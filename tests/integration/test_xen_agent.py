@@ -6,9 +6,12 @@ on a machine without vhci_hcd: what it attaches and holds is for tests/xen."""
 import contextlib
 import itertools
 import os
+import signal
 import subprocess
+import threading
 
 from agent import AGENT, Agent
+from fake_gateway import FakeGateway, describe
 from harness import BUILD, LIMIT_S, Skip, run, wait_until
 from xenstore_relay import Relay
 from xenstored import READ, RM, FakeXen
@@ -194,6 +197,139 @@ def test_what_is_to_stay_is_not_tried_while_the_guest_holds_still(bench):
 
             wait_until(lambda: pair.refuse_asks() or
                        agent.count("TRYING + FAILED") > tries, "it was tried")
+
+
+DRIVER = 7
+
+
+def driver_domain(xen):
+    xen.add_domain(DRIVER, "usbvm")
+    pair = Pair(xen, DRIVER)
+    xen.make_node(f"{pair.guests}/name", "usbvm", "n0", f"r{GUEST}")
+    return pair
+
+
+def keeps(name, gateway):
+    return f'attach "{name}" {{ gateway = "{gateway}" busid = "1-1" }}\n'
+
+
+def tries_of(agent, pairs, name):
+    """How often that one was tried in vain."""
+    for pair in pairs:
+        pair.refuse_asks()
+    return agent.count(f"{name}: TRYING + ")
+
+
+def test_a_driver_domain_that_holds_for_ever_holds_only_what_is_its_own(bench):
+    elsewhere = FakeGateway({"1-1": describe("1-1")})
+    with bed() as xen:
+        pair, hostile = Pair(xen), driver_domain(xen)
+        hold = hostile.say("hold")
+        more = (keeps("one", "xen:0") + keeps("two", elsewhere.address) +
+                keeps("three", f"xen:{DRIVER}") + keeps("four", "xen:usbvm"))
+        with GuestAgent(bench, xen) as agent:
+            hostile.wait_answer("hold", f"{hold} done")
+            agent.write_config([], more)
+            agent.process.send_signal(signal.SIGHUP)
+
+            for name in ("one", "two"):
+                wait_until(lambda name=name: tries_of(
+                    agent, (pair, hostile), name) >= 3, f"{name} is tried")
+
+            assert tries_of(agent, (), "three") == 0
+            assert tries_of(agent, (), "four") == 0
+            hostile.say("resume")
+            for name in ("three", "four"):
+                wait_until(lambda name=name: tries_of(
+                    agent, (pair, hostile), name) > 0, f"{name} is tried")
+
+
+def check_holds_all(agent, pairs, holders, tell):
+    """None of three is tried until the guest goes on, whatever others say; then
+    all are."""
+    names = ("one", "two", "three")
+    known = dict.fromkeys(names, 0)
+    for number in range(2, 5):
+        for pair in holders:
+            pair.write("devices", number)
+            hold = pair.say("hold")
+            pair.wait_answer("hold", f"{hold} done")
+            pair.say("resume")
+            tell("hold")
+    assert known == {name: agent.count(f"{name}: WAITING + DUE")
+                     for name in names}
+
+    tell("resume")
+
+    for name in names:
+        wait_until(lambda name=name: tries_of(agent, pairs, name) > known[name],
+                   f"{name} is tried")
+
+
+def three_to_keep(agent, elsewhere):
+    agent.write_config([], keeps("one", "xen:0") + keeps("three", "xen:usbvm")
+                       + keeps("two", elsewhere.address))
+    agent.process.send_signal(signal.SIGHUP)
+    agent.wait_log("anew: .* 3 to stay attached")
+
+
+def test_while_dom0_holds_nothing_is_kept_attached_wherever_it_is(bench):
+    elsewhere = FakeGateway({"1-1": describe("1-1")})
+    with bed() as xen:
+        pair, driver = Pair(xen), driver_domain(xen)
+
+        def tell(verb):
+            word = pair.say(verb)
+            if verb == "hold":
+                pair.wait_answer("hold", f"{word} done")
+        with GuestAgent(bench, xen) as agent:
+            tell("hold")
+            three_to_keep(agent, elsewhere)
+            check_holds_all(agent, (pair, driver), (driver,), tell)
+
+
+def test_while_the_guest_holds_itself_nothing_is_kept_attached(bench):
+    elsewhere = FakeGateway({"1-1": describe("1-1")})
+    with bed() as xen:
+        pairs = Pair(xen), driver_domain(xen)
+
+        def tell(verb):
+            done = guest_runs(xen, "quiesce" if verb == "hold" else "resume")
+            assert done.returncode == 0, done.stderr
+        with GuestAgent(bench, xen) as agent:
+            tell("hold")
+            three_to_keep(agent, elsewhere)
+            check_holds_all(agent, pairs, pairs, tell)
+
+
+def test_a_guest_that_goes_on_by_itself_needs_no_word_of_dom0(bench):
+    elsewhere = FakeGateway({"1-1": describe("1-1")})
+    with bed() as xen:
+        pair = Pair(xen)
+        with GuestAgent(bench, xen, keeps("two", elsewhere.address)) as agent:
+            assert guest_runs(xen, "quiesce").returncode == 0
+            pair.rm("devices")
+            tries = tries_of(agent, (), "two")
+
+            assert guest_runs(xen, "resume").returncode == 0
+
+            wait_until(lambda: tries_of(agent, (), "two") > tries,
+                       "it is tried")
+
+
+def test_what_is_being_attached_from_elsewhere_is_undone_in_a_hold(bench):
+    elsewhere, asked, end = FakeGateway(), threading.Event(), threading.Event()
+    elsewhere.on_devlist = lambda _: asked.set() or end.wait(LIMIT_S)
+    with bed() as xen:
+        more = keeps("two", elsewhere.address)
+        with GuestAgent(bench, xen, more) as agent:
+            assert asked.wait(LIMIT_S)
+
+            done = guest_runs(xen, "quiesce")
+
+            assert done.returncode == 0, done.stderr
+            agent.wait_log("two: not attached: it was ended by signal 15")
+            end.set()
 
 
 def test_an_answer_that_nobody_wants_any_more_goes_when_the_agent_starts(bench):

@@ -104,6 +104,24 @@ def test_a_gateway_that_says_hold_without_end_is_obeyed_once_a_s(bench):
         assert 1 <= holds <= took + 2, (holds, took)
 
 
+def test_a_driver_domains_hold_takes_nothing_that_dom0_gives(bench):
+    driver = f'gateway "usbvm" {{ domains = {{ "u{GUEST}" }} }}\n'
+    with gateway_bed(bench, more=driver) as (b, _):
+        b.xen.add_domain(HOSTILE, "usbvm")
+        folder = f"/local/domain/{HOSTILE}/data/xusbip/{GUEST}"
+        wait_until(lambda: b.xen.exists(f"{folder}/peer"), "they may talk")
+        with PortAgent(bench, b.xen, GUEST) as agent, agent.client() as client:
+            client.import_("zero0")
+
+            b.xen.write(f"{folder}/hold", f"{EPOCH} hold", as_domid=HOSTILE)
+
+            answer = f"/local/domain/{GUEST}/data/xusbip/{HOSTILE}/hold"
+            wait_until(lambda: b.xen.exists(answer), "it is answered")
+            assert b.xen.read(answer) == f"{EPOCH} done"
+            assert client.get_descriptor(1).actual_length == 18
+        b.wait_clean()
+
+
 def test_an_agent_serves_others_while_a_gateways_name_is_written(bench):
     with watched_agent(bench) as (xen, relay, agent, hostile, pair):
         path = f"{hostile.guests}/name"

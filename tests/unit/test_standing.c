@@ -405,7 +405,6 @@ static void news_of_a_domain_hurry_only_what_waits_for_one(void **state)
 static void an_attaching_that_may_not_be_any_more_is_undone(void **state)
 {
 	(void)state;
-	config.wishes[0].gateway.kind = ADDRESS_XEN;
 	bring_to(STANDING_TRYING);
 	standing_on_news(standing);
 	assert_false(played.is_cancelled);

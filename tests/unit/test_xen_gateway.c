@@ -559,6 +559,22 @@ static void what_is_no_word_any_more_is_not_wanted(void **state)
 	assert_null(memory_get(OURS "/want/0"));
 }
 
+static void a_gateway_is_called_by_its_number_or_its_name(void **state)
+{
+	(void)state;
+	memory_set(OURS "/name", "usbvm");
+	look();
+	assert_true(xen_gateway_is_called(gateway, "0"));
+	assert_true(xen_gateway_is_called(gateway, "usbvm"));
+	assert_false(xen_gateway_is_called(gateway, "usb"));
+
+	/* That is another domain's number. */
+	memory_set(OURS "/name", "7");
+	look();
+	assert_string_equal(gateway->name, "");
+	assert_false(xen_gateway_is_called(gateway, ""));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -577,6 +593,7 @@ int main(void)
 		TEST(a_failed_read_forgets_no_attachment_of_an_agent_before),
 		TEST(what_may_not_be_read_any_more_is_not_wanted),
 		TEST(what_is_no_word_any_more_is_not_wanted),
+		TEST(a_gateway_is_called_by_its_number_or_its_name),
 	};
 
 	return cmocka_run_group_tests_name("xen_gateway", tests, NULL, NULL);
