@@ -15,7 +15,7 @@
 
 typedef void want_note_cb(void *arg, const char *busid);
 
-/* 0, also if it is there already, or -errno. */
+/* 0, also if it is there already, or -errno; see state_note.h. */
 int want_note_add(const char *dir, const char *uuid, const char *busid);
 /* 0, -ENOENT if it is not there, or -errno. */
 int want_note_remove(const char *dir, const char *uuid, const char *busid);
