@@ -48,7 +48,7 @@ struct admin {
 	struct loop *loop;
 	struct xen *xen;
 	struct wants *wants;
-	char runtime_dir[80]; /* its own: configurations go */
+	char state_dir[80]; /* its own: configurations go */
 	int sock;
 	struct loop_watch *watch;
 	struct sockaddr_un at;
@@ -175,14 +175,20 @@ static void hear(struct asker *a, int r)
 static bool forgets_hold(struct asker *a)
 {
 	const struct admin_request *q = &a->request;
-	const char *dir = a->admin->runtime_dir;
+	const char *dir = a->admin->state_dir;
+	int r;
 
-	if (q->verb != ADMIN_RESUME || strchr(q->domain, '/') ||
-	    hold_note_read(dir, q->domain) == 0)
+	if (q->verb != ADMIN_RESUME || hold_note_read(dir, q->domain) == 0)
 		return false;
-	hold_note_remove(dir, q->domain);
-	answer(a, EXIT_OK, "%s is not here, and is not held any more",
-	       q->domain);
+	r = hold_note_remove(dir, q->domain);
+	if (r < 0)
+		answer(a, EXIT_FAILED,
+		       "%s is not here, and is held when it comes back: "
+		       "hold-%s in state_dir cannot be removed: %s",
+		       q->domain, q->domain, strerror(-r));
+	else
+		answer(a, EXIT_OK, "%s is not here, and is not held any more",
+		       q->domain);
 	return true;
 }
 
@@ -351,7 +357,7 @@ static int listen_at(struct admin *admin)
 	return r;
 }
 
-int admin_open(struct loop *loop, const char *runtime_dir, struct xen *xen,
+int admin_open(struct loop *loop, const struct config *config, struct xen *xen,
 	       struct wants *wants, struct admin **ret_admin)
 {
 	struct admin *admin = calloc(1, sizeof(*admin));
@@ -365,12 +371,12 @@ int admin_open(struct loop *loop, const char *runtime_dir, struct xen *xen,
 				 .wants = wants,
 				 .sock = -1,
 				 .at.sun_family = AF_UNIX };
-	(void)snprintf(admin->runtime_dir, sizeof(admin->runtime_dir), "%s",
-		       runtime_dir);
+	(void)snprintf(admin->state_dir, sizeof(admin->state_dir), "%s",
+		       config->state_dir);
 	for (size_t i = 0; i < MAX_ASKERS; i++)
 		admin->askers[i].admin = admin;
 	n = snprintf(admin->at.sun_path, sizeof(admin->at.sun_path),
-		     "%s/" ADMIN_SOCKET_NAME, runtime_dir);
+		     "%s/" ADMIN_SOCKET_NAME, config->runtime_dir);
 	r = (size_t)n < sizeof(admin->at.sun_path) ? listen_at(admin)
 						   : -ENAMETOOLONG;
 	if (r == 0)

@@ -9,12 +9,13 @@
 #define GATEWAY_ADMIN_H
 
 struct admin;
+struct config;
 struct loop;
 struct wants;
 struct xen;
 
 /* 0 or -errno; what is given stays borrowed. */
-int admin_open(struct loop *loop, const char *runtime_dir, struct xen *xen,
+int admin_open(struct loop *loop, const struct config *config, struct xen *xen,
 	       struct wants *wants, struct admin **ret_admin);
 /* Before xen and wants go. NULL is fine. */
 void admin_close(struct admin *admin);

@@ -39,6 +39,7 @@ struct guest_env {
 	struct wants *wants;
 	const struct config *config;
 	char runtime_dir[80];
+	char state_dir[80];
 	unsigned gateway; /* this domain */
 	bool is_stopping;
 	uint32_t devices_number; /* of the list as it is now */

@@ -95,7 +95,7 @@ static struct handshake_word read_word(const struct guest_hold *h,
 
 bool guest_hold_begin(struct guest_hold *hold, const char *uuid)
 {
-	bool is_held = hold_note_read(hold->env->runtime_dir, uuid) != 0;
+	bool is_held = hold_note_read(hold->env->state_dir, uuid) != 0;
 
 	(void)snprintf(hold->uuid, sizeof(hold->uuid), "%s", uuid);
 	hold->word = read_word(hold, hold->our_node);
@@ -106,20 +106,31 @@ bool guest_hold_begin(struct guest_hold *hold, const char *uuid)
 	return is_held;
 }
 
+static void note(const struct guest_hold *h, uint64_t epoch)
+{
+	const char *dir = h->env->state_dir;
+	char gone[STATE_NOTE_UUID_BYTES];
+	int r = hold_note_write(dir, h->uuid, epoch, gone);
+
+	if (gone[0] != '\0')
+		log_warn("%s: will not be held when it comes back: of %d that "
+			 "are, it was seen longest ago",
+			 gone, HOLD_NOTE_MAX);
+	if (r < 0)
+		log_warn("domain %u: cannot be noted as held in %s: %s; it "
+			 "will not be when it comes back",
+			 h->domid, dir, strerror(-r));
+}
+
 void guest_hold_ask(struct guest_hold *hold)
 {
-	uint64_t epoch = hold_note_read(hold->env->runtime_dir, hold->uuid);
-	int r;
+	uint64_t epoch = hold_note_read(hold->env->state_dir, hold->uuid);
 
 	/* An agent that has answered that one need not do so again. */
 	if (epoch == 0)
 		epoch = handshake_new_epoch();
 	hold->is_unanswered = false;
-	r = hold_note_write(hold->env->runtime_dir, hold->uuid, epoch);
-	if (r < 0)
-		log_warn("domain %u: cannot be noted as held in %s: %s; it "
-			 "will not be when it comes back",
-			 hold->domid, hold->env->runtime_dir, strerror(-r));
+	note(hold, epoch);
 	say_new(hold, HANDSHAKE_HOLD, epoch);
 	tell(hold, false, EXIT_FAILED, "it was told to hold meanwhile");
 }
@@ -146,7 +157,13 @@ enum handshake_verb guest_hold_review(struct guest_hold *hold)
 void guest_hold_release(struct guest_hold *hold)
 {
 	/* The note first: without it an old hold is taken back. */
-	hold_note_remove(hold->env->runtime_dir, hold->uuid);
+	int r = hold_note_remove(hold->env->state_dir, hold->uuid);
+
+	if (r < 0)
+		log_warn("domain %u: is held again when it comes back: "
+			 "hold-%s cannot be removed from %s: %s",
+			 hold->domid, hold->uuid, hold->env->state_dir,
+			 strerror(-r));
 	say_new(hold, HANDSHAKE_RESUME, handshake_new_epoch());
 	tell(hold, true, EXIT_FAILED, "it was told to go on meanwhile");
 }

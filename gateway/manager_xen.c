@@ -106,8 +106,8 @@ static int open_gateway(struct manager_xen *x)
 		log_error("guests cannot be served: %s", strerror(-r));
 		return r;
 	}
-	r = admin_open(o->loop, o->config->runtime_dir, x->xen,
-		       xen_wants(x->xen), &x->admin);
+	r = admin_open(o->loop, o->config, x->xen, xen_wants(x->xen),
+		       &x->admin);
 	if (r < 0)
 		log_error("%s/admin.sock: %s", o->config->runtime_dir,
 			  strerror(-r));

@@ -353,8 +353,7 @@ static int begin(struct xen *xen)
 	env->gateway = (unsigned)r;
 	(void)snprintf(xen->folder, sizeof(xen->folder),
 		       "/local/domain/%u/data/xusbip", env->gateway);
-	r = wants_new(env->store, env->config->state_dir, env->gateway,
-		      &env->wants);
+	r = wants_new(env->store, env->state_dir, env->gateway, &env->wants);
 	if (r == 0)
 		r = start_timers(xen);
 	if (r == 0)
@@ -382,9 +381,11 @@ int xen_new(struct loop *loop, struct store *store, const struct config *config,
 	xen->env.config = config;
 	xen->env.sessions = sessions;
 	xen->env.registry = registry;
-	/* It stays what it is when the configuration is read again. */
+	/* They stay what they are when the configuration is read again. */
 	(void)snprintf(xen->env.runtime_dir, sizeof(xen->env.runtime_dir), "%s",
 		       config->runtime_dir);
+	(void)snprintf(xen->env.state_dir, sizeof(xen->env.state_dir), "%s",
+		       config->state_dir);
 	xen->env.left = on_left;
 	xen->env.arg = xen;
 	/* Not what a manager before has said. */

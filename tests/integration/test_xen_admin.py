@@ -262,6 +262,31 @@ def test_a_domain_that_went_elsewhere_is_held_no_more(bench):
         bed.fails(EXIT_NO_DOMAIN, "no domain", "resume", "../x")
 
 
+def test_a_guest_that_is_saved_is_held_after_a_new_start_of_the_machine(bench):
+    with new_bed(bench) as bed:
+        with GuestAgent(bed):
+            bed.works("", "quiesce", "guest5")
+        bed.xen.destroy(GUEST)
+        bed.gateway.wait_log("gone")
+        bed.gateway.kill()
+    shutil.rmtree(bed.gateway.runtime_dir)
+
+    with FakeXen() as xen:
+        xen.add_domain(9, "guest5", bed.uuid)
+        bed.xen, bed.domid = xen, 9
+        bed.gateway.env = xen.env(0)
+        bed.gateway.start()
+        bed.wait_served(9)
+
+        bed.fails(EXIT_BUSY, "guest5 is quiesced; first: xusbip resume",
+                  *bed.attach("zero0"))
+        with GuestAgent(bed):
+            bed.works("taken its devices back", "resume", "guest5")
+            bed.fails(EXIT_NO_VHCI, "vhci_hcd is not loaded",
+                      *bed.attach("zero0"))
+    assert os.listdir(bed.gateway.state_dir) == []
+
+
 def test_a_gateway_that_is_not_there_cannot_be_asked(bench):
     result = subprocess.run(
         [XUSBIP, "quiesce", "guest5"], timeout=LIMIT_S, capture_output=True,

@@ -188,10 +188,11 @@ static int set_up(void **state)
 	(void)snprintf(env.runtime_dir, sizeof(env.runtime_dir), "%s",
 		       "/tmp/test_guest_XXXXXX");
 	assert_non_null(mkdtemp(env.runtime_dir));
+	memcpy(env.state_dir, env.runtime_dir, sizeof(env.state_dir));
 	env.config = &config;
 	env.left = on_left;
 	env.devices_number = 7;
-	assert_int_equal(wants_new(NULL, env.runtime_dir, 0, &env.wants), 0);
+	assert_int_equal(wants_new(NULL, env.state_dir, 0, &env.wants), 0);
 	memory_set("/local/domain/5", "");
 	memory_set("/local/domain/5/vm", "/vm/" UUID1);
 	memory_set(THEIRS, "");
@@ -206,7 +207,7 @@ static int tear_down(void **state)
 	fake_loop_sweep();
 	(void)close(lock_copy);
 	lock_copy = -1;
-	hold_note_remove(env.runtime_dir, UUID1);
+	(void)hold_note_remove(env.state_dir, UUID1);
 	assert_int_equal(rmdir(env.runtime_dir), 0);
 	return 0;
 }

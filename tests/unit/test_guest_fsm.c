@@ -95,15 +95,14 @@ static void assert_action(enum guest_act act)
 		break;
 	case GUEST_DO_ASK_HOLD:
 		assert_true(our_word_has(OURS "/hold", "hold"));
-		assert_true(hold_note_read(env.runtime_dir, UUID1) != 0);
+		assert_true(hold_note_read(env.state_dir, UUID1) != 0);
 		break;
 	case GUEST_DO_CONFIRM:
-		assert_int_equal(hold_note_read(env.runtime_dir, UUID1) != 0,
-				 1);
+		assert_int_equal(hold_note_read(env.state_dir, UUID1) != 0, 1);
 		break;
 	case GUEST_DO_RELEASE:
 		assert_true(our_word_has(OURS "/hold", "resume"));
-		assert_true(hold_note_read(env.runtime_dir, UUID1) == 0);
+		assert_true(hold_note_read(env.state_dir, UUID1) == 0);
 		break;
 	case GUEST_DO_DROP:
 		assert_int_equal(num_left, 0);
@@ -154,7 +153,7 @@ static void test_every_row_does_what_it_says(void **state)
 		if (settled(from, row.next) == row.next)
 			assert_action(row.act);
 		finish(g);
-		hold_note_remove(env.runtime_dir, UUID1);
+		(void)hold_note_remove(env.state_dir, UUID1);
 		(void)tear_down(state);
 	}
 	(void)set_up(state);

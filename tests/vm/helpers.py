@@ -20,6 +20,7 @@ GATEWAY = '/xusbip/build/xusbip-gateway'
 AGENT = '/xusbip/build/xusbip-frontend'
 GATEWAY_ADDRESS = 'unix:/run/gateway.sock'
 GATEWAY_DIR = '/run/gateway'
+STATE_DIR = '/var/lib/xusbip'
 RECORDS = '/var/run/vhci_hcd'
 PROCESSES = ('xusbip-session', 'xusbip-dialer', 'xusbip-link', 'xusbip-keeper',
              'xusbip-standby', 'xusbip-serve')

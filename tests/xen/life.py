@@ -325,11 +325,11 @@ for name in {" ".join(UUIDS)}; do
 	done
 	echo "$name $id"
 done
-ls {helpers.GATEWAY_DIR}''', timeout=70)
+ls {helpers.STATE_DIR} 2> /dev/null || :''', timeout=70)
         return ({name: int(domid) for name, domid
                  in re.findall(r'^(\w+) (\d+)$', said, re.M)},
                 [name for name, uuid in UUIDS.items()
-                 if f'hold-{uuid}' in said])
+                 if f'hold-{uuid}' in said.split()])
 
     def _start_io(self, guest):
         sizes = self._sizes(guest)

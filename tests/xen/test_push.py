@@ -149,7 +149,7 @@ def what_persists_comes_back_with_a_rebooted_guest_and_the_rest_does_not(xen):
     check_disk(xen)
     take(xen, 'disk')
     end(xen, before)
-    assert xen.run('ls /var/lib/xusbip/want-*').status != 0
+    assert xen.run(f'ls {helpers.STATE_DIR}/want-*').status != 0
 
 
 @bed.test(limit=400)
@@ -163,7 +163,7 @@ def a_guest_is_saved_and_restored_by_the_wrapper_with_its_devices(xen):
 
     xen.check(f'{WRAPPER} save u1 {SAVED}', timeout=150)
     u1.wait_gone()
-    held = xen.check(f'ls {helpers.GATEWAY_DIR}/hold-*')
+    held = xen.check(f'ls {helpers.STATE_DIR}/hold-*')
     assert u1.uuid in held, held
     xen.check(f'{WRAPPER} restore {SAVED}', timeout=150)
     u1.reopen()
@@ -174,7 +174,7 @@ def a_guest_is_saved_and_restored_by_the_wrapper_with_its_devices(xen):
     take(xen, 'disk')
     take(xen, 'zero')
     end(xen, before)
-    assert xen.run(f'ls {helpers.GATEWAY_DIR}/hold-*').status != 0
+    assert xen.run(f'ls {helpers.STATE_DIR}/hold-*').status != 0
     xen.check(f'rm {SAVED}')
 
 
