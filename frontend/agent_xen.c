@@ -13,6 +13,7 @@
 #include "vchan-transport/handshake.h"
 #include "vchan-transport/log.h"
 #include "vchan-transport/loop.h"
+#include "vchan-transport/steady_watch.h"
 #include "vchan-transport/store.h"
 #include "vchan-transport/xen_guest.h"
 
@@ -21,6 +22,7 @@
 #define LOOK_AGAIN_MS   1000u /* after a failure */
 #define EVENTS_PER_TURN 64
 
+#define DOMID_NODE      "domid"
 #define OWN_FOLDER      "data/xusbip"
 #define OWN_WORD        OWN_FOLDER "/hold"
 #define OWN_ANSWER      OWN_FOLDER "/held"
@@ -32,6 +34,7 @@
 /* One that serves this domain. */
 struct place {
 	struct xen_gateway *gateway; /* NULL: free */
+	struct steady_watch watch;
 	bool is_dirty;
 };
 
@@ -46,7 +49,10 @@ struct agent_xen {
 	int error; /* of the connection; nothing is done any more */
 	int next;  /* 1: the token below; 0, or -errno */
 	char token[STORE_TOKEN_BYTES];
-	unsigned domid;             /* ours */
+	unsigned domid; /* ours */
+	struct steady_watch domid_watch;
+	struct steady_watch own_watch;
+	uint64_t slow_ms;           /* the next look at what is not watched */
 	bool is_dirty;              /* what is ours is to be read again */
 	uint64_t look_ms;           /* the next look, at the earliest */
 	int look_error;             /* of the last one, or 0 */
@@ -86,15 +92,31 @@ static void drop(struct agent_xen *x, struct place *place)
 	if (!place->gateway)
 		return;
 	folder_of(x, xen_gateway_domid(place->gateway), path, token);
-	(void)store_unwatch(x->store, path, token);
+	steady_watch_remove(&place->watch, x->store, path, token);
 	xen_gateway_free(place->gateway);
 	*place = (struct place){ 0 };
 }
 
-static int add(struct agent_xen *x, unsigned gateway)
+/* What is refused is tried again: 0, or -errno if nothing more will come. */
+static int set_watch(struct agent_xen *x, struct steady_watch *watch,
+		     const char *path, const char *token)
+{
+	int r = steady_watch_set(watch, x->store, path, token);
+
+	return r == -ECONNRESET ? r : 0;
+}
+
+static int watch_place(struct agent_xen *x, struct place *place)
 {
 	char path[HANDSHAKE_PATH_BYTES];
 	char token[STORE_TOKEN_BYTES];
+
+	folder_of(x, xen_gateway_domid(place->gateway), path, token);
+	return set_watch(x, &place->watch, path, token);
+}
+
+static int add(struct agent_xen *x, unsigned gateway)
+{
 	struct place *place = x->places;
 	int r;
 
@@ -107,11 +129,7 @@ static int add(struct agent_xen *x, unsigned gateway)
 	if (r < 0)
 		return r;
 	place->is_dirty = true;
-	folder_of(x, gateway, path, token);
-	r = store_watch(x->store, path, token);
-	if (r < 0)
-		drop(x, place);
-	return r;
+	return watch_place(x, place);
 }
 
 static bool is_among(unsigned domid, const unsigned *domids, int count)
@@ -139,11 +157,8 @@ static int look_for_gateways(struct agent_xen *x)
 	for (int i = 0; i < count; i++) {
 		int r = find(x, domids[i]) ? 0 : add(x, domids[i]);
 
-		if (r == -ECONNRESET)
-			return r;
 		if (r < 0)
-			log_error("xen:%u: what it wants is not heard: %s",
-				  domids[i], strerror(-r));
+			return r;
 	}
 	return 0;
 }
@@ -214,6 +229,64 @@ static bool is_any_dirty(const struct agent_xen *x)
 		is_any = is_any || is_dirty(&x->places[i]);
 	return is_any;
 }
+
+/* ---- what is not watched ---- */
+
+static int watch_own(struct agent_xen *x)
+{
+	int r = set_watch(x, &x->domid_watch, DOMID_NODE, TOKEN_DOMID);
+
+	return r < 0 ? r : set_watch(x, &x->own_watch, OWN_FOLDER, TOKEN_OWN);
+}
+
+static bool is_own_unwatched(const struct agent_xen *x)
+{
+	return x->domid_watch.is_refused || x->own_watch.is_refused;
+}
+
+static bool is_any_unwatched(const struct agent_xen *x)
+{
+	bool is_any = is_own_unwatched(x);
+
+	for (size_t i = 0; i < MAX_GATEWAYS; i++)
+		is_any = is_any || x->places[i].watch.is_refused;
+	return is_any;
+}
+
+/* Then it is looked at, since nothing tells that it has changed. */
+static int watch_again(struct agent_xen *x)
+{
+	int r = 0;
+
+	if (is_own_unwatched(x)) {
+		x->is_dirty = true;
+		r = watch_own(x);
+	}
+	for (size_t i = 0; i < MAX_GATEWAYS && r == 0; i++) {
+		struct place *place = &x->places[i];
+
+		if (!place->watch.is_refused)
+			continue;
+		place->is_dirty = true;
+		r = watch_place(x, place);
+	}
+	return r;
+}
+
+static int look_slowly(struct agent_xen *x, uint64_t now_ms)
+{
+	int r = 0;
+
+	if (is_any_unwatched(x)) {
+		if (now_ms < x->slow_ms)
+			return 0;
+		r = watch_again(x);
+	}
+	x->slow_ms = now_ms + STEADY_WATCH_LOOK_MS;
+	return r;
+}
+
+/* ---- the guest's own word ---- */
 
 /* Answers the guest's own word when every gateway's devices are settled. */
 static void answer(struct agent_xen *x)
@@ -295,11 +368,12 @@ static void turn(struct agent_xen *x)
 {
 	uint64_t now_ms = clock_ms();
 	uint64_t next_ms;
-	int r = 0;
+	int r;
 
 	if (x->error < 0)
 		return;
-	if (is_any_dirty(x) && now_ms >= x->look_ms)
+	r = look_slowly(x, now_ms);
+	if (r == 0 && is_any_dirty(x) && now_ms >= x->look_ms)
 		r = look_at_last(x, now_ms);
 	if (r == -ECONNRESET) {
 		lose(x, r);
@@ -309,6 +383,8 @@ static void turn(struct agent_xen *x)
 	pass_news_on(x);
 	if (is_any_dirty(x) && x->look_ms < next_ms)
 		next_ms = x->look_ms;
+	if (is_any_unwatched(x) && x->slow_ms < next_ms)
+		next_ms = x->slow_ms;
 	now_ms = clock_ms();
 	if (next_ms != XEN_GATEWAY_NEVER)
 		loop_timer_again(x->timer,
@@ -433,9 +509,7 @@ static int start(struct agent_xen *x)
 		return domid;
 	x->domid = (unsigned)domid;
 	x->is_dirty = true;
-	r = store_watch(x->store, "domid", TOKEN_DOMID);
-	if (r == 0)
-		r = store_watch(x->store, OWN_FOLDER, TOKEN_OWN);
+	r = watch_own(x);
 	if (r == 0)
 		r = loop_watch_fd(x->loop, store_fd(x->store), POLLIN,
 				  on_readable, x, &x->watch);

@@ -18,6 +18,7 @@
 #include "gateway/xen_check.h"
 #include "vchan-transport/log.h"
 #include "vchan-transport/loop.h"
+#include "vchan-transport/steady_watch.h"
 
 #define NEVER_MS       (1ull << 40)
 #define REFUSAL_LOG_MS 1000
@@ -35,6 +36,7 @@ struct guest {
 	char guests_folder[HANDSHAKE_PATH_BYTES]; /* watched */
 	char peer_node[HANDSHAKE_PATH_BYTES];
 	char token[STORE_TOKEN_BYTES];
+	struct steady_watch watch;
 	struct loop_timer *look_timer;
 	struct loop_timer *hold_timer;
 	bool is_marked;
@@ -269,15 +271,18 @@ static void set_names(struct guest *g)
 		       g->id.uuid);
 }
 
+/* What cannot be watched is polled. */
+static void watch_folder(struct guest *g)
+{
+	(void)steady_watch_set(&g->watch, g->env->store, g->guests_folder,
+			       g->token);
+}
+
 static void serve(struct guest *g)
 {
 	struct guest_env *env = g->env;
-	int r = store_watch(env->store, g->guests_folder, g->token);
 
-	if (r < 0)
-		log_warn("%s: its folder cannot be watched: %s; it is looked "
-			 "at every 10 s",
-			 g->channels.host.who, strerror(-r));
+	watch_folder(g);
 	log_info("%s: served (%s)", g->channels.host.who, g->id.uuid);
 	guest_channels_take_up(&g->channels);
 	say_devices(g);
@@ -298,7 +303,8 @@ static void drop(struct guest *g)
 
 static void forget(struct guest *g)
 {
-	(void)store_unwatch(g->env->store, g->guests_folder, g->token);
+	steady_watch_remove(&g->watch, g->env->store, g->guests_folder,
+			    g->token);
 	guest_channels_free(&g->channels);
 	clean_folder(g);
 	g->env->left(g->env->arg);
@@ -431,6 +437,8 @@ void guest_mark(struct guest *guest)
 
 void guest_poll(struct guest *guest)
 {
+	if (guest->watch.is_refused)
+		watch_folder(guest);
 	guest_channels_poll(&guest->channels);
 	guest_mark(guest);
 }

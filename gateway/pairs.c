@@ -10,10 +10,10 @@
 #include "vchan-transport/handshake.h"
 #include "vchan-transport/log.h"
 #include "vchan-transport/loop.h"
+#include "vchan-transport/steady_watch.h"
 #include "vchan-transport/store.h"
 
-#define TOKEN         "pair:"
-#define LOOK_EVERY_MS 10000
+#define TOKEN "pair:"
 /* However many events there are. */
 #define LOOK_SOON_MS 50
 #define MAX_DOMAINS  1024
@@ -28,6 +28,7 @@ struct domain {
 	unsigned domid;
 	struct policy_peer peer;
 	bool is_gateway;
+	struct steady_watch name_watch;
 };
 
 struct pairs {
@@ -131,34 +132,32 @@ static struct domain *find_domain(struct domain *domains, size_t num,
 }
 
 /* So that a domain's new name, and the removal of its nodes, is told. */
-static int watch_name(struct pairs *p, unsigned domid, bool is_there)
+static void watch_name(struct pairs *p, struct domain *d, bool is_there)
 {
 	char path[HANDSHAKE_PATH_BYTES];
 	char token[STORE_TOKEN_BYTES];
 
-	(void)snprintf(path, sizeof(path), "/local/domain/%u/name", domid);
-	(void)snprintf(token, sizeof(token), TOKEN "%u", domid);
-	return is_there ? store_watch(p->store, path, token)
-			: store_unwatch(p->store, path, token);
+	(void)snprintf(path, sizeof(path), "/local/domain/%u/name", d->domid);
+	(void)snprintf(token, sizeof(token), TOKEN "%u", d->domid);
+	if (is_there)
+		(void)steady_watch_set(&d->name_watch, p->store, path, token);
+	else
+		steady_watch_remove(&d->name_watch, p->store, path, token);
 }
 
 static void take_domains(struct pairs *p, struct domain *domains, size_t num)
 {
 	for (size_t i = 0; i < p->num_domains; i++) {
-		unsigned domid = p->domains[i].domid;
+		struct domain *before = &p->domains[i];
+		struct domain *now = find_domain(domains, num, before->domid);
 
-		if (!find_domain(domains, num, domid))
-			(void)watch_name(p, domid, false);
+		if (now)
+			now->name_watch = before->name_watch;
+		else
+			watch_name(p, before, false);
 	}
-	for (size_t i = 0; i < num; i++) {
-		unsigned domid = domains[i].domid;
-
-		if (!find_domain(p->domains, p->num_domains, domid) &&
-		    watch_name(p, domid, true) < 0)
-			log_warn("domain %u: its name cannot be watched: it "
-				 "is read every %d s",
-				 domid, LOOK_EVERY_MS / 1000);
-	}
+	for (size_t i = 0; i < num; i++)
+		watch_name(p, &domains[i], true);
 	free(p->domains);
 	p->domains = domains;
 	p->num_domains = num;
@@ -443,7 +442,7 @@ static void on_time(void *arg)
 	struct pairs *p = arg;
 
 	look(p);
-	(void)set_timer(p, LOOK_EVERY_MS);
+	(void)set_timer(p, STEADY_WATCH_LOOK_MS);
 }
 
 static void look_soon(struct pairs *p)
@@ -496,7 +495,7 @@ static int start(struct pairs *p)
 	if (r == 0)
 		r = store_watch(p->store, "@releaseDomain", TOKEN);
 	if (r == 0)
-		r = set_timer(p, LOOK_EVERY_MS);
+		r = set_timer(p, STEADY_WATCH_LOOK_MS);
 	if (r == 0)
 		look(p);
 	return r;

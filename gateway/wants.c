@@ -11,6 +11,7 @@
 #include "gateway/want_note.h"
 #include "vchan-transport/handshake.h"
 #include "vchan-transport/log.h"
+#include "vchan-transport/steady_watch.h"
 #include "vchan-transport/store.h"
 
 #define WHY_BYTES (HANDSHAKE_WHY_BYTES + 240)
@@ -135,12 +136,6 @@ static void remove_want(const struct wants *w, const struct want_guest *g,
 	want->is_used = false;
 }
 
-static const char *word_for(int r)
-{
-	return r == -ENOSPC ? "this domain has used up its quota in xenstore"
-			    : strerror(-r);
-}
-
 /* ---- what persists ---- */
 
 /* Of one file. */
@@ -171,7 +166,7 @@ static void load_one(void *arg, const char *busid)
 	if (r < 0)
 		log_warn("domain %u (%s): cannot be told to take %s: %s; it is "
 			 "tried again",
-			 g->id.domid, g->id.name, busid, word_for(r));
+			 g->id.domid, g->id.name, busid, steady_watch_why(r));
 }
 
 static void load(const struct wants *w, struct want_guest *g)
@@ -418,7 +413,7 @@ static enum exit_status begin(const struct wants *w, const struct want_guest *g,
 	if (want->persists)
 		(void)want_note_remove(w->dir, uuid, want->busid);
 	return refuse(why, EXIT_FAILED, "cannot tell %s to take %s: %s",
-		      g->id.name, want->busid, word_for(r));
+		      g->id.name, want->busid, steady_watch_why(r));
 }
 
 static enum exit_status place(struct want_guest *g, const char *busid,

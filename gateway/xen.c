@@ -20,6 +20,7 @@
 #include "vchan-transport/handshake.h"
 #include "vchan-transport/log.h"
 #include "vchan-transport/loop.h"
+#include "vchan-transport/steady_watch.h"
 #include "vchan-transport/store.h"
 
 #define TOKEN_PREFIX  "xen:"
@@ -27,7 +28,6 @@
 #define TOKEN_RELEASE TOKEN_PREFIX "release"
 
 #define NEVER_MS      (1ull << 40)
-#define SLOW_LOOK_MS  10000
 #define DEVICES_MS    100
 #define FOLDER_LENGTH 48
 
@@ -40,6 +40,7 @@ struct xen {
 	struct guest_env env;
 	struct member *members;
 	char folder[FOLDER_LENGTH];
+	struct steady_watch folder_watch;
 	struct loop_timer *look_timer;
 	struct loop_timer *slow_timer;
 	struct loop_timer *devices_timer;
@@ -148,6 +149,14 @@ static void on_left(void *arg)
 
 /* ---- every 10 s ---- */
 
+static int watch_folder(struct xen *xen)
+{
+	int r = steady_watch_set(&xen->folder_watch, xen->env.store,
+				 xen->folder, TOKEN_FOLDER);
+
+	return r == -ECONNRESET ? r : 0;
+}
+
 /* A session whose guest is not served: its domain ended without a manager. */
 static void end_leftover(void *arg, unsigned domid, unsigned channel)
 {
@@ -174,6 +183,7 @@ static void on_slow_time(void *arg)
 {
 	struct xen *xen = arg;
 
+	(void)watch_folder(xen);
 	(void)look(xen);
 	for (const struct member *m = xen->members; m; m = m->next)
 		guest_poll(m->guest);
@@ -338,8 +348,9 @@ static int start_timers(struct xen *xen)
 		r = loop_timer_start(loop, NEVER_MS, 0, on_devices_time, xen,
 				     &xen->devices_timer);
 	if (r == 0)
-		r = loop_timer_start(loop, SLOW_LOOK_MS, SLOW_LOOK_MS,
-				     on_slow_time, xen, &xen->slow_timer);
+		r = loop_timer_start(loop, STEADY_WATCH_LOOK_MS,
+				     STEADY_WATCH_LOOK_MS, on_slow_time, xen,
+				     &xen->slow_timer);
 	return r;
 }
 
@@ -357,7 +368,7 @@ static int begin(struct xen *xen)
 	if (r == 0)
 		r = start_timers(xen);
 	if (r == 0)
-		r = store_watch(env->store, xen->folder, TOKEN_FOLDER);
+		r = watch_folder(xen);
 	/* Not for every domain, and only a hint. */
 	if (r == 0 &&
 	    store_watch(env->store, "@releaseDomain", TOKEN_RELEASE) < 0)

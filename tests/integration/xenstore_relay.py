@@ -37,7 +37,7 @@ class Relay:
         self.left = 0         # requests until there is something to do
         self.act = None
         self.loses_events = False
-        self.refused = None   # (path, name of the error)
+        self.refused = None   # (path, name of the error, kind of request)
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(self.path)
         self.listener.listen(64)
@@ -80,9 +80,10 @@ class Relay:
             is_left, self.act = self.act is not None, None
         return is_left
 
-    def refuse(self, path, error):
-        """From now on this path cannot be read or written; None: it can."""
-        self.refused = path and (path, error)
+    def refuse(self, path, error, kind=None):
+        """From now on this path cannot be read or written, or is refused to one
+        kind of request; None: it is not."""
+        self.refused = path and (path, error, kind)
 
     def tell(self, path, token, times=1):
         """Events that xenstored knows nothing of."""
@@ -120,8 +121,10 @@ class Relay:
         refused = self.refused
         if not refused or payload.split(b"\0")[0] != refused[0].encode():
             return False
+        kind, request, transaction, _ = HEADER.unpack(head)
+        if refused[2] not in (None, kind):
+            return False
         error = refused[1].encode() + b"\0"
-        _, request, transaction, _ = HEADER.unpack(head)
         with lock:
             client.sendall(HEADER.pack(ERROR, request, transaction, len(error))
                            + error)
