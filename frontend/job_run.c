@@ -374,10 +374,51 @@ static int hold_ports(unsigned gateway, const char *domain, const char *name)
 	return result;
 }
 
+/* As far as can be seen: a stock command has it, and a device of that kind. */
+static bool may_be_of_link(const struct vhci_port *port,
+			   const struct xen_note *link)
+{
+	struct address address;
+	struct record record;
+	struct usbip_device device;
+	const char *why;
+
+	return port->state == VHCI_USED &&
+	       record_read(RECORD_DIR, port->number, &record) == 0 &&
+	       strcmp(record.busid, link->busid) == 0 &&
+	       address_parse(record.host, &address, &why) == 0 &&
+	       address.kind == ADDRESS_TCP &&
+	       local_usb_read(LOCAL_USB_DIR, port->busid, &device) == 0 &&
+	       device.vendor == link->vendor && device.product == link->product;
+}
+
+/*
+ * Which port is a link's nothing tells for sure, so it is done if there is just
+ * one that may be.
+ */
+static void take_link_from_drivers(const struct xen_note *link)
+{
+	const struct vhci_port *found = NULL;
+	struct vhci_ports ports;
+	unsigned count = 0;
+
+	if (vhci_read(VHCI_DIR, &ports) < 0)
+		return;
+	for (size_t i = 0; i < ports.count; i++) {
+		if (!may_be_of_link(&ports.port[i], link))
+			continue;
+		found = &ports.port[i];
+		count++;
+	}
+	if (count == 1)
+		take_from_drivers(found);
+	vhci_done(&ports);
+}
+
 /* Links of stock commands: their ports are free when they have ended. */
 static int hold_links(unsigned gateway, const char *domain)
 {
-	uint64_t deadline_ms = clock_ms() + LINKS_LIMIT_MS;
+	uint64_t deadline_ms;
 	struct xen_note notes[XEN_NOTES_MAX];
 	char address[ADDRESS_TEXT_CAP];
 	size_t count;
@@ -388,8 +429,12 @@ static int hold_links(unsigned gateway, const char *domain)
 		if (xen_notes_hold(gateway, &notes[i]) < 0)
 			log_warn("cannot note that %s is to be taken back",
 				 notes[i].busid);
+		/* Another domain could call its device as one of others. */
+		if (gateway == 0)
+			take_link_from_drivers(&notes[i]);
 		xen_notes_end_link(&notes[i]);
 	}
+	deadline_ms = clock_ms() + LINKS_LIMIT_MS;
 	while (xen_notes_links(address, notes) > 0) {
 		if (clock_ms() >= deadline_ms)
 			return -ETIMEDOUT;
