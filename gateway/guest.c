@@ -171,13 +171,6 @@ static void clean_folder(struct guest *g)
 
 /* ---- what is taken from it ---- */
 
-static bool is_any(void *arg, const char *busid)
-{
-	(void)arg;
-	(void)busid;
-	return true;
-}
-
 static bool is_called(void *arg, const char *busid)
 {
 	return strcmp(busid, (const char *)arg) == 0;
@@ -186,7 +179,7 @@ static bool is_called(void *arg, const char *busid)
 static void revoke_all(struct guest *g, enum exit_status status,
 		       const char *why)
 {
-	(void)guest_channels_revoke(&g->channels, is_any, NULL, status, why);
+	(void)guest_channels_revoke(&g->channels, NULL, NULL, status, why);
 }
 
 unsigned guest_revoke(struct guest *guest, const char *busid)

@@ -144,7 +144,7 @@ unsigned guest_channels_revoke(struct guest_channels *channels,
 		struct xen_channel *c = channels->list[i];
 
 		if (!c || xen_channel_is_quiet(c) ||
-		    !is_meant(arg, xen_channel_busid(c)))
+		    (is_meant && !is_meant(arg, xen_channel_busid(c))))
 			continue;
 		xen_channel_revoke(c, status, why);
 		count++;

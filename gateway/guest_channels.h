@@ -32,7 +32,7 @@ unsigned guest_channels_count(const struct guest_channels *channels);
 /* Granted for them. */
 uint64_t guest_channels_pages(const struct guest_channels *channels);
 
-/* Those whose session has a device that `is_meant`: how many. */
+/* Those whose session has a device that `is_meant`, NULL: all; how many. */
 typedef bool guest_channels_cb(void *arg, const char *busid);
 unsigned guest_channels_revoke(struct guest_channels *channels,
 			       guest_channels_cb *is_meant, void *arg,
