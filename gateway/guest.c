@@ -53,16 +53,32 @@ static void feed(struct guest *g, enum guest_stim stim);
 
 /* ---- whom it may have ---- */
 
-/* Why not, in words for the guest, or NULL. */
-static const char *refusal(struct guest *g, uint64_t pages,
-			   enum exit_status *ret_status)
+static const char *take_share(struct guest *g, uint32_t *ring_bytes)
 {
-	const struct guest_env *env = g->env;
 	const struct guest_share_ask ask = {
-		.pages = pages,
+		.ring_bytes = *ring_bytes,
+		.full_bytes = g->channels.host.ring_bytes,
 		.used = guest_channels_pages(&g->channels),
 		.limit = xen_check_limit(""),
 	};
+	const bool was_short = g->share.is_short;
+	const char *why = guest_share_take(
+		&g->share, &ask, loop_now_ms(g->env->loop), ring_bytes);
+
+	if (g->share.is_short && !was_short)
+		log_info(
+			"%s: gets smaller rings, which are slower, having had "
+			"half of its share of the pages: if it is to have full "
+			"ones, raise /sys/module/xen_gntalloc/parameters/limit",
+			g->channels.host.who);
+	return why;
+}
+
+/* Why not, in words for the guest, or NULL. */
+static const char *refusal(struct guest *g, uint32_t *ring_bytes,
+			   enum exit_status *ret_status)
+{
+	const struct guest_env *env = g->env;
 
 	*ret_status = EXIT_CANNOT_REACH;
 	if (env->is_stopping)
@@ -84,15 +100,16 @@ static const char *refusal(struct guest *g, uint64_t pages,
 	if (sessions_reached_limit(env->sessions, g->channels.host.peer.key))
 		return "the gateway serves as many sessions as it may: "
 		       "max_sessions or max_sessions_per_peer";
-	return guest_share_take(&g->share, &ask, loop_now_ms(env->loop));
+	return take_share(g, ring_bytes);
 }
 
-static int on_admit(void *arg, uint64_t pages, enum exit_status *ret_status,
+static int on_admit(void *arg, uint32_t *ring_bytes,
+		    enum exit_status *ret_status,
 		    char why[static HANDSHAKE_WHY_BYTES])
 {
 	struct guest *g = arg;
 	uint64_t now_ms = loop_now_ms(g->env->loop);
-	const char *words = refusal(g, pages, ret_status);
+	const char *words = refusal(g, ring_bytes, ret_status);
 
 	if (!words)
 		return 0;

@@ -18,10 +18,10 @@
 
 #include "gateway/channel_lock.h"
 #include "gateway/xen_check.h"
+#include "vchan-transport/channel.h"
 #include "vchan-transport/log.h"
 #include "vchan-transport/loop.h"
 
-#define MIN_RING_BYTES 4096u
 /* For a timer that is not set: a time that does not come. */
 #define NEVER_MS (1ull << 40)
 /* Why it has ended only its own manager would know. */
@@ -139,7 +139,7 @@ static void send_signal(const struct xen_channel *c, int signo)
 /* A power of two that libxenvchan takes, and no more than the gateway's. */
 static uint32_t fit_ring(const struct xen_channel_host *host, uint32_t asked)
 {
-	uint32_t bytes = MIN_RING_BYTES;
+	uint32_t bytes = CHANNEL_VCHAN_MIN_RING_BYTES;
 
 	if (asked == 0 || asked > host->ring_bytes)
 		asked = host->ring_bytes;
@@ -187,8 +187,7 @@ static int on_start(void *arg, struct xen_link *link, uint32_t ring_bytes,
 
 	(void)link;
 	ring_bytes = fit_ring(c->host, ring_bytes);
-	r = c->host->admit(c->host->arg, xen_check_pages(ring_bytes),
-			   ret_status, why);
+	r = c->host->admit(c->host->arg, &ring_bytes, ret_status, why);
 	if (r < 0)
 		return r;
 	r = start_session(c, ring_bytes);

@@ -28,10 +28,11 @@ struct xen_channel_host {
 	struct sessions_peer peer;
 
 	/*
-	 * May the guest have one more, with so many pages? 0, or -errno with
-	 * status and words.
+	 * May the guest have one more, with such rings? 0, and with what rings,
+	 * which may be smaller; or -errno with status and words.
 	 */
-	int (*admit)(void *arg, uint64_t pages, enum exit_status *ret_status,
+	int (*admit)(void *arg, uint32_t *ring_bytes,
+		     enum exit_status *ret_status,
 		     char why[static HANDSHAKE_WHY_BYTES]);
 	/*
 	 * A session has ended, and so may the channel, but not from within;

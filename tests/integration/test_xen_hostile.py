@@ -410,33 +410,70 @@ def hoard(xen, guest, channel):
     return why
 
 
+def hoard_until_refused(b, guest):
+    """How many channels it got, of which it keeps all mapped; and why no more."""
+    number = 0
+    while not (why := hoard(b.xen, guest, number % 8)):
+        number += 1
+    return number, why
+
+
+def most_for(since):
+    """Pages: half, and what is forgiven of it in an hour; and the part of a
+    page that was left over before."""
+    return GRANT_LIMIT // 2 * (1 + (time.monotonic() - since) / 3600) + 1
+
+
+def check_others_get_theirs(b, guest, other, since):
+    """As many channels as one peer may have, the first 9 of them with the
+    largest rings; while the other guest goes on: the pages of each."""
+    kept, pages = [], []
+    hoarded = b.xen.counts()[0]["granted"]
+    for channel in range(MAX_CHANNELS):
+        hoard(b.xen, guest, 0)
+        before = b.xen.counts()[0]["granted"]
+        epoch = other.ask(channel, 0)
+        other.wait_open(channel, epoch)
+        pages.append(b.xen.counts()[0]["granted"] - before)
+        kept.append((channel, other.map(channel)))
+        other.say(channel, f"{epoch} up")
+    hoarded_now = b.xen.counts()[0]["granted"] - sum(pages)
+    assert hoarded <= hoarded_now <= most_for(since), hoarded_now
+    for channel, client in kept:
+        other.let_go(channel, client)
+    assert_lists(b.xen, 6)
+    # What it has kept is free with its death, not before.
+    wait_until(lambda: b.xen.counts()[0]["granted"] == hoarded_now,
+               "the others have let go")
+    b.xen.destroy(5)
+    b.wait_clean(30)
+    return pages
+
+
 def test_a_guest_that_keeps_all_rings_mapped_leaves_half_of_the_pages(bench):
     with bed(bench, (5, 6)) as (b, guest, other):
-        number, began = 0, time.monotonic()
-        while not (why := hoard(b.xen, guest, number % 8)):
-            number += 1
+        since = time.monotonic()
+        number, why = hoard_until_refused(b, guest)
+        assert number >= 128 and "in a short time" in why, (number, why)
+        granted = b.xen.counts()[0]["granted"]
+        print(f"# {granted} of {GRANT_LIMIT} pages in {number} channels")
+        pages = check_others_get_theirs(b, guest, other, since)
+        assert pages == [PAGES] * 33 + [PAGES // 2 + 1] * 7, pages
+
+
+def test_a_guest_that_has_all_of_its_half_is_told_and_leaves_the_other(bench):
+    # Rings so large that it has its half before it has to wait for its turn.
+    more = "vchan_ring_bytes = 1048576\n"
+    with bed(bench, (5, 6), more) as (b, guest, other):
+        since = time.monotonic()
+        number, why = hoard_until_refused(b, guest)
         assert "its share, half of xen_gntalloc's limit" in why, why
-        # Half, and one a minute.
-        most = GRANT_LIMIT // 2 // PAGES
-        assert most <= number <= most + 1 + (time.monotonic() - began) // 56
-        assert b.xen.counts()[0]["granted"] == number * PAGES
+        granted = b.xen.counts()[0]["granted"]
+        print(f"# {granted} of {GRANT_LIMIT} pages in {number} channels")
+        assert GRANT_LIMIT // 2 - 3 < granted <= most_for(since), granted
         b.gateway.wait_log(r"domain 5 .*: channel refused: .* share")
-        # As many as one peer may have, and each of them of the default size.
-        kept = []
-        for channel in range(MAX_CHANNELS):
-            hoard(b.xen, guest, 0)
-            epoch = other.ask(channel, 0)
-            other.wait_open(channel, epoch)
-            kept.append((channel, other.map(channel)))
-            other.say(channel, f"{epoch} up")
-        assert b.xen.counts()[0]["granted"] >= (number + len(kept)) * PAGES
-        for channel, client in kept:
-            other.let_go(channel, client)
-        assert_lists(b.xen, 6)
-        # What it has kept is free with its death, not before.
-        assert b.xen.counts()[0]["granted"] >= number * PAGES
-        b.xen.destroy(5)
-        b.wait_clean(30)
+        pages = check_others_get_theirs(b, guest, other, since)
+        assert pages[:9] == [513] * 9 and min(pages) >= 17, pages
 
 
 def test_rings_that_are_scribbled_over_end_their_own_session_alone(bench):

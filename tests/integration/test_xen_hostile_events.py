@@ -154,7 +154,8 @@ def test_a_storm_of_events_costs_its_session_alone_which_can_be_ended(bench):
             client.stdin.flush()
             end = time.monotonic() + STORM_S
             rounds = 0
-            # Of some 60 an honest guest would have had its share as well.
+            # Two channels each, and an honest guest, too, has so many in a
+            # row and no more.
             while time.monotonic() < end and rounds < 20:
                 attach_once(b, agent)
                 rounds += 1

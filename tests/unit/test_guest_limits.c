@@ -83,25 +83,36 @@ static void test_after_a_burst_there_is_a_channel_a_second(void **state)
 	finish(g);
 }
 
+/*
+ * Rings as they are given where the half that one guest gets has three of the
+ * largest: 33 pages of 99 each while 49 are left, 17 while 24 are, 9, and 5.
+ */
+static const uint32_t rings[] = { 65536, 65536, 32768, 16384, 8192 };
+#define NUM_RINGS   (sizeof(rings) / sizeof(rings[0]))
+#define THREE_LIMIT (CHANNEL_PAGES * 3 * 2)
+
 static void test_pages_count_after_they_were_let_go_of_too(void **state)
 {
 	unsigned epoch = 0;
 	struct guest *g;
 
 	(void)state;
-	/* One guest gets half. */
-	granted_limit = CHANNEL_PAGES * 3 * 2;
+	granted_limit = THREE_LIMIT;
 	g = new_guest();
 	for (unsigned i = 0; i < 20; i++) {
 		ask(g, 1, ++epoch);
-		if (session_of(1))
-			end_session(1);
+		if (!session_of(1))
+			continue;
+		assert_in_range(num_started, 1, NUM_RINGS);
+		assert_int_equal(the_session_of(1)->peer.ring_bytes,
+				 rings[num_started - 1]);
+		end_session(1);
 	}
-	assert_int_equal(num_started, 3);
+	assert_int_equal(num_started, NUM_RINGS);
 	assert_true(our_word_has(OURS "/1", "closed 7"));
-	fake_loop_run(GUEST_FORGIVE_MS / 3);
+	fake_loop_run(GUEST_FORGIVE_MS / 2);
 	ask(g, 1, ++epoch);
-	assert_int_equal(num_started, 4);
+	assert_int_equal(the_session_of(1)->peer.ring_bytes, 65536);
 	finish(g);
 }
 
@@ -110,19 +121,23 @@ static void test_pages_in_use_count_as_long_as_they_are(void **state)
 	struct guest *g;
 
 	(void)state;
-	granted_limit = CHANNEL_PAGES * 3 * 2;
+	granted_limit = THREE_LIMIT;
 	g = new_guest();
-	for (unsigned i = 0; i < 3; i++) {
+	for (unsigned i = 0; i < NUM_RINGS; i++) {
 		ask(g, i, i + 1);
 		grant(i);
+		assert_int_equal(the_session_of(i)->peer.ring_bytes, rings[i]);
 	}
 	fake_loop_run(2ull * GUEST_FORGIVE_MS);
-	ask(g, 3, 4);
-	assert_int_equal(num_started, 3);
+	ask(g, 9, 20);
+	assert_int_equal(num_started, NUM_RINGS);
+	/* The first one's, of which the other four have what is left. */
 	end_session(0);
+	ask(g, 9, 21);
+	assert_int_equal(num_started, NUM_RINGS);
 	fake_loop_run(GUEST_FORGIVE_MS / 3);
-	ask(g, 3, 5);
-	assert_int_equal(num_started, 4);
+	ask(g, 9, 22);
+	assert_int_equal(the_session_of(9)->peer.ring_bytes, 32768);
 	finish(g);
 }
 

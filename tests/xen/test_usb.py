@@ -325,7 +325,7 @@ def all_ports_of_a_guest_are_attached_and_detached_at_the_same_moment(xen):
     xen.check_no_leftovers(before, limit=30)
 
 
-@bed.test(limit=180)
+@bed.test(limit=300)
 def too_few_pages_to_grant_are_told_on_both_sides(xen):
     u1 = get_user(xen)
     before = xen.leftovers()['grants']
@@ -334,12 +334,21 @@ def too_few_pages_to_grant_are_told_on_both_sides(xen):
     poor = parts.start_gateway(xen, CONFIG, gntalloc_limit=400)
     helpers.wait_for_line(poor, 'xen_gntalloc grants 400 pages, enough for 3 '
                                 'attachments, of which one guest gets half: ')
-    port = helpers.attach(u1, 'zero0', REMOTE)
-    check_refused(u1, f'attach -r {REMOTE} -b shared', EXIT_BUSY,
+    zero = helpers.attach(u1, 'zero0', REMOTE)
+    # It has had 129 of its 200 pages, so half of the ring is what is left.
+    shared = helpers.attach(u1, 'shared', REMOTE)
+    helpers.wait_for_line(poor, 'gets smaller rings')
+    parts.rewrite(u1, helpers.block_device(u1, shared.busid),
+                  parts.image_path(xen, 'shared.img'))
+    lists = [xusbip(u1, f'list -r {REMOTE}').status for _ in range(6)]
+    assert lists[0] == 0 and lists[-1] == EXIT_BUSY, lists
+    check_refused(u1, f'attach -r {REMOTE} -b high0', EXIT_BUSY,
                   "its share, half of xen_gntalloc's limit")
     helpers.wait_for_line(poor, 'channel refused: this domain has had its '
                                 'share')
-    detach(u1, port)
+    # Together, so that nothing is left of the one while the other goes.
+    helpers.detach(u1, zero)
+    detach(u1, shared)
     poor.stop()
 
     xen.gateway = parts.start_gateway(xen, CONFIG)
