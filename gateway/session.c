@@ -408,14 +408,38 @@ static enum exit_status serve_operation(struct session *s)
 	return serve_import(s, busid);
 }
 
+/*
+ * What all guests together may have can be used up though this one has not had
+ * its share: then smaller rings are better than none. Its share is charged with
+ * the full ones.
+ */
+static int grant_rings(struct session *s, char why[static CHANNEL_WHY_BYTES])
+{
+	const struct session_options *o = s->options;
+	const uint64_t deadline_ms = clock_ms() + GRANT_LIMIT_MS;
+	size_t bytes = o->ring_bytes;
+	int r = channel_vchan_serve(o->domid, o->path, bytes, deadline_ms,
+				    &s->channel, why);
+
+	while (r == -ENOSPC && bytes > CHANNEL_VCHAN_MIN_RING_BYTES) {
+		bytes /= 2;
+		r = channel_vchan_serve(o->domid, o->path, bytes, deadline_ms,
+					&s->channel, why);
+	}
+	if (r == 0 && bytes < o->ring_bytes)
+		log_warn("%s: rings of %zu bytes for want of pages to grant: "
+			 "raise the limit in "
+			 "/sys/module/xen_gntalloc/parameters/limit",
+			 o->peer, bytes);
+	return r;
+}
+
 /* Grants the rings and says so; the client's coming is its first byte's. */
 static int grant_channel(struct session *s)
 {
 	const struct session_options *o = s->options;
 	char why[CHANNEL_WHY_BYTES];
-	int r = channel_vchan_serve(o->domid, o->path, o->ring_bytes,
-				    clock_ms() + GRANT_LIMIT_MS, &s->channel,
-				    why);
+	int r = grant_rings(s, why);
 
 	if (r < 0) {
 		log_warn("%s: no channel: %s", o->peer, why);

@@ -116,7 +116,7 @@ def test_a_gateway_without_pages_to_grant_tells_the_guest_so(bench):
         assert done.returncode == EXIT_BUSY, err
         assert "no memory to share left (the limit of xen_gntalloc" in err, err
         assert len(err.splitlines()) == 1, err
-        b.gateway.wait_log("no 9 pages left to grant: raise the limit in")
+        b.gateway.wait_log("no 3 pages left to grant: raise the limit in")
 
         b.xen.order("limit", 0, GRANT_LIMIT)
         _, client = guest.open(0)

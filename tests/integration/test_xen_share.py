@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""How long a guest is served that attaches all the time, and with what rings. The
-real gateway on the real xenstored and libxenvchan, over a pretended Xen."""
+"""How long a guest is served that attaches all the time, and with what rings; and
+one that comes when nearly all pages are granted. The real gateway on the real
+xenstored and libxenvchan, over a pretended Xen."""
 
 import collections
+import random
 import time
 
 from harness import run, wait_until
-from xen_gateway_bed import EXIT_BUSY, bed
+from xen_gateway_bed import EXIT_BUSY, GuestAgent, bed
 
+LOOPBACK_CONFIGURATION, LOOPBACK_BYTES = 2, 64 << 10
 FULL = 262144
 SMALLEST = 4096
 # Before its rings were made smaller it was refused after 64.
@@ -65,6 +68,31 @@ def test_a_guest_that_attaches_300_times_in_a_row_is_served_each_time(bench):
         assert len(told) == 1 and "parameters/limit" in told[0], told
         assert "its share, half" not in b.gateway.log()
         b.wait_clean()
+
+
+def check_data(client):
+    """More than a small ring holds, there and back."""
+    client.set_configuration(LOOPBACK_CONFIGURATION)
+    data = random.randbytes(LOOPBACK_BYTES)
+    assert client.bulk_out(1, data).actual_length == len(data)
+    assert client.bulk_in(1, len(data)).data == data
+
+
+def test_rings_are_smaller_when_all_guests_have_nearly_all_pages(bench):
+    with bed(bench) as (b, _):
+        with GuestAgent(bench, b.xen, 5) as agent:
+            for left in sorted(RINGS):
+                b.xen.order("limit", 0, left + 1)
+                with agent.client() as client:
+                    client.import_("zero0")
+                    granted = b.xen.counts()[0]["granted"]
+                    assert granted == min(left, pages_of(FULL)), granted
+                    check_data(client)
+                b.wait_clean()
+                assert (f"rings of {RINGS[left]} bytes for want of pages"
+                        in b.gateway.log()) == (RINGS[left] < FULL), left
+        # Which is no matter of its share.
+        assert "gets smaller rings" not in b.gateway.log()
 
 
 run(globals())
