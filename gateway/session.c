@@ -563,6 +563,8 @@ enum exit_status session_run(const struct session_options *options)
 	(void)alarm(OPERATION_LIMIT_MS / 1000 + STUCK_S);
 	status = serve(&s);
 	loop_free(s.loop);
+	/* It is over, and says how: who is in a hurry need not kill it. */
+	(void)signal(SIGTERM, SIG_IGN);
 	channel_free(s.channel);
 	(void)close(options->manager_fd);
 	if (s.lock_fd >= 0)
