@@ -19,8 +19,11 @@
 
 static struct memory_node {
 	char path[96]; /* empty: not used */
+	size_t path_length;
 	char value[HANDSHAKE_WORD_BYTES + 8];
 } memory_nodes[MEMORY_NODES];
+/* None behind so many is used, or was. */
+static size_t memory_used;
 
 /* What every call says that would change something, unless it is 0. */
 static int memory_error;
@@ -35,8 +38,11 @@ static int memory_domid;
 
 static struct memory_node *memory_find(const char *path)
 {
-	for (size_t i = 0; i < MEMORY_NODES; i++)
-		if (strcmp(memory_nodes[i].path, path) == 0)
+	size_t length = strlen(path);
+
+	for (size_t i = 0; i < memory_used; i++)
+		if (memory_nodes[i].path_length == length &&
+		    memcmp(memory_nodes[i].path, path, length) == 0)
 			return &memory_nodes[i];
 	return NULL;
 }
@@ -44,21 +50,56 @@ static struct memory_node *memory_find(const char *path)
 static void memory_clear(void)
 {
 	memset(memory_nodes, 0, sizeof(memory_nodes));
+	memory_used = 0;
 	memory_error = 0;
 	memory_failing_read = 0;
 	memory_num_lists = 0;
 	memory_is_dead = false;
 }
 
-static void memory_set(const char *path, const char *value)
+/* As snprintf() would, which takes longer; what does not fit is cut. */
+static int memory_copy(char *to, size_t cap, const char *text)
+{
+	size_t length = strlen(text);
+	size_t copied = length < cap ? length : cap - 1;
+
+	memcpy(to, text, copied);
+	to[copied] = '\0';
+	return (int)length;
+}
+
+static void memory_put(const char *path, const char *value)
 {
 	struct memory_node *node = memory_find(path);
 
 	if (!node)
 		node = memory_find("");
-	assert_non_null(node);
-	(void)snprintf(node->path, sizeof(node->path), "%s", path);
-	(void)snprintf(node->value, sizeof(node->value), "%s", value);
+	if (!node) {
+		assert_true(memory_used < MEMORY_NODES);
+		node = &memory_nodes[memory_used++];
+	}
+	(void)memory_copy(node->path, sizeof(node->path), path);
+	node->path_length = strlen(node->path);
+	(void)memory_copy(node->value, sizeof(node->value), value);
+}
+
+/* With what is missing above it, which stays when it goes. */
+static void memory_set(const char *path, const char *value)
+{
+	char above[sizeof(memory_nodes->path)];
+
+	memory_put(path, value);
+	(void)memory_copy(above, sizeof(above), path);
+	for (;;) {
+		char *slash = strrchr(above, '/');
+
+		if (!slash || slash == above)
+			return;
+		*slash = '\0';
+		if (memory_find(above))
+			return;
+		memory_put(above, "");
+	}
 }
 
 /* NULL: there is no such node. */
@@ -77,20 +118,21 @@ static bool memory_is_below(const char *path, const char *folder)
 	       (path[length] == '\0' || path[length] == '/');
 }
 
-static bool memory_has(const char *folder)
+static bool memory_has(const char *path)
 {
-	for (size_t i = 0; i < MEMORY_NODES; i++)
-		if (memory_nodes[i].path[0] != '\0' &&
-		    memory_is_below(memory_nodes[i].path, folder))
-			return true;
-	return false;
+	return memory_get(path) != NULL;
 }
 
 static void memory_remove(const char *path)
 {
-	for (size_t i = 0; i < MEMORY_NODES; i++)
-		if (memory_is_below(memory_nodes[i].path, path))
-			memory_nodes[i].path[0] = '\0';
+	for (size_t i = 0; i < memory_used; i++) {
+		struct memory_node *node = &memory_nodes[i];
+
+		if (!memory_is_below(node->path, path))
+			continue;
+		node->path[0] = '\0';
+		node->path_length = 0;
+	}
 }
 
 static bool memory_fails(void)
@@ -131,11 +173,10 @@ int store_read(struct store *store, const char *path, char *value, size_t cap)
 	if (memory_fails())
 		return memory_read_error;
 	if (!found)
-		return memory_has(path) ? snprintf(value, cap, "%s", "")
-					: -ENOENT;
+		return -ENOENT;
 	if (strlen(found) >= cap)
 		return -EMSGSIZE;
-	return snprintf(value, cap, "%s", found);
+	return memory_copy(value, cap, found);
 }
 
 int store_list(struct store *store, const char *path,
@@ -148,18 +189,17 @@ int store_list(struct store *store, const char *path,
 	memory_num_lists++;
 	if (memory_fails())
 		return memory_read_error;
-	for (size_t i = 0; i < MEMORY_NODES && used < cap; i++) {
+	if (!memory_has(path))
+		return -ENOENT;
+	for (size_t i = 0; i < memory_used && used < cap; i++) {
 		const char *at = memory_nodes[i].path;
-		size_t n;
 
-		if (!memory_is_below(at, path) || at[length] != '/')
-			continue;
-		at += length + 1;
-		n = strcspn(at, "/");
-		(void)snprintf(names[used++], STORE_NAME_BYTES, "%.*s", (int)n,
-			       at);
+		if (memory_is_below(at, path) && at[length] == '/' &&
+		    !strchr(at + length + 1, '/'))
+			(void)snprintf(names[used++], STORE_NAME_BYTES, "%s",
+				       at + length + 1);
 	}
-	return used > 0 || memory_has(path) ? (int)used : -ENOENT;
+	return (int)used;
 }
 
 int store_write(struct store *store, const char *path, const char *value)
