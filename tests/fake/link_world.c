@@ -10,10 +10,9 @@
 
 #include "gateway/xen_link.h"
 
-#define OURS           "/local/domain/0/data/xusbip/5"
-#define THEIRS         "/local/domain/5/data/xusbip/0"
-#define MAX_SITUATIONS 4096
-#define KEY_BYTES      96
+#define OURS        "/local/domain/0/data/xusbip/5"
+#define THEIRS      "/local/domain/5/data/xusbip/0"
+#define OTHER_EPOCH 0xfeedu
 
 enum event {
 	ASK,
@@ -65,35 +64,24 @@ static struct {
 	bool is_dead; /* the guest */
 	bool has_folder;
 	uint64_t last_epoch;
-	const enum event *events;
+	const uint8_t *events; /* that are played */
 	size_t length;
 	size_t at;
 	struct link_world_result *result;
 	jmp_buf end;
 } world;
 
-/* A sequence, and what it has reached. */
-struct situation {
-	enum event events[LINK_WORLD_MAX_LENGTH];
-	size_t length;
-	char key[KEY_BYTES];
-};
-
-static struct situation situations[MAX_SITUATIONS];
-static size_t num_situations;
+static const struct sequences_game game;
 
 /* Ends the game. */
 _Noreturn static void fail(const char *what)
 {
-	struct link_world_result *result = world.result;
-	size_t used = 0;
+	char *text = world.result->failure;
+	size_t cap = sizeof(world.result->failure);
+	size_t used = (size_t)snprintf(text, cap, "%s, after ", what);
+	size_t to = world.at < world.length ? world.at + 1 : world.length;
 
-	used += (size_t)snprintf(result->failure, sizeof(result->failure),
-				 "%s, after", what);
-	for (size_t i = 0; i <= world.at && i < world.length; i++)
-		used += (size_t)snprintf(result->failure + used,
-					 sizeof(result->failure) - used, " %s",
-					 event_names[world.events[i]]);
+	sequences_tell(&game, world.events, to, text + used, cap - used);
 	longjmp(world.end, 1);
 }
 
@@ -198,6 +186,13 @@ static void make_folder(void)
 
 /* ---- what can happen ---- */
 
+static uint64_t latest_epoch(void)
+{
+	if (world.last_epoch == 0)
+		world.last_epoch++;
+	return world.last_epoch;
+}
+
 static void make_link(enum xen_link_heir heir)
 {
 	const struct xen_link_options options = {
@@ -285,13 +280,13 @@ static void happen(enum event event)
 		guest_says("ask 0", ++world.last_epoch);
 		break;
 	case ASK_AGAIN:
-		guest_says("ask 0", world.last_epoch + !world.last_epoch);
+		guest_says("ask 0", latest_epoch());
 		break;
 	case UP:
-		guest_says("up", world.last_epoch + !world.last_epoch);
+		guest_says("up", latest_epoch());
 		break;
 	case UP_OTHER:
-		guest_says("up", 0xfeedu);
+		guest_says("up", OTHER_EPOCH);
 		break;
 	case GARBAGE:
 		write_node(THEIRS "/3", "what is no word");
@@ -458,26 +453,50 @@ static void judge_end(void)
 
 /* ---- playing ---- */
 
-static void note_key(char key[static KEY_BYTES])
+/* Which of the epochs before it, or of itself, each one is; 0: none. */
+static void note_epochs(char *key, size_t bytes, const uint64_t *epochs,
+			size_t count)
+{
+	size_t used = 0;
+
+	for (size_t i = 0; i < count && used < bytes; i++) {
+		size_t same = 0;
+
+		while (epochs[same] != epochs[i])
+			same++;
+		used += (size_t)snprintf(key + used, bytes - used, " %zu",
+					 epochs[i] == 0 ? 0 : same + 1);
+	}
+}
+
+/*
+ * All that what comes next can depend on: the link and its session, what stands
+ * in both nodes and whether their folders are there, and which epochs are equal.
+ * Why something ends is only said.
+ */
+static void note_key(char key[static SEQUENCES_KEY_BYTES])
 {
 	struct handshake_word ours = read_word(OURS "/3");
 	struct handshake_word theirs = read_word(THEIRS "/3");
-	uint64_t epoch = xen_link_epoch(world.link);
+	const uint64_t epochs[] = { OTHER_EPOCH,  world.last_epoch,
+				    world.serves, xen_link_epoch(world.link),
+				    ours.epoch,   theirs.epoch };
+	int used;
 
-	(void)snprintf(key, KEY_BYTES,
-		       "%d our %d %d %d their %d %d %d %d session %d%d %d %d "
-		       "is %d %d %d %d",
-		       (int)xen_link_state(world.link), has_node(OURS "/3"),
-		       (int)ours.verb, ours.epoch == epoch,
-		       has_node(THEIRS "/3"), (int)theirs.verb,
-		       theirs.epoch == epoch, theirs.epoch == world.last_epoch,
-		       world.is_alive, world.is_killed, world.is_granted,
-		       world.serves == epoch, world.is_dead, world.has_folder,
-		       has_node(THEIRS),
-		       epoch != 0 && epoch == world.last_epoch);
+	used = snprintf(key, SEQUENCES_KEY_BYTES,
+			"%d session %d%d%d%d is %d our %d%d%d%d %d their "
+			"%d%d %d epochs",
+			(int)xen_link_state(world.link), world.is_alive,
+			world.is_granted, world.is_told, world.is_killed,
+			world.is_dead, world.has_folder, has_node(OURS),
+			has_node(OURS "/3"), has_node(OURS "/3/ring-ref"),
+			(int)ours.verb, has_node(THEIRS), has_node(THEIRS "/3"),
+			(int)theirs.verb);
+	note_epochs(key + used, SEQUENCES_KEY_BYTES - (size_t)used, epochs,
+		    sizeof(epochs) / sizeof(epochs[0]));
 }
 
-static void begin(const enum event *events, size_t length)
+static void begin(const uint8_t *events, size_t length)
 {
 	world.is_alive = false;
 	world.is_granted = false;
@@ -495,97 +514,75 @@ static void begin(const enum event *events, size_t length)
 	make_link(XEN_LINK_NO_SESSION);
 }
 
-/*
- * False: its last event cannot happen there. The events before it are judged
- * where they are the last: each beginning of a sequence is one by itself.
- */
-static bool play(const enum event *events, size_t length, char *ret_key)
+/* The events that can happen now, each a bit. */
+static uint32_t find_possible(void)
+{
+	uint32_t possible = 0;
+
+	for (int event = 0; event < NUM_EVENTS; event++) {
+		if (can_happen((enum event)event))
+			possible |= 1u << event;
+	}
+	return possible;
+}
+
+static uint32_t play(const uint8_t *events, size_t length,
+		     char ret_key[static SEQUENCES_KEY_BYTES])
 {
 	bool is_node_sure = true;
-	bool is_possible = true;
+	uint32_t possible;
 
 	begin(events, length);
 	for (; world.at < length; world.at++) {
+		enum event event = (enum event)events[world.at];
 		enum xen_link_state before = xen_link_state(world.link);
 
-		is_possible = can_happen(events[world.at]);
-		if (!is_possible)
-			break;
-		happen(events[world.at]);
+		happen(event);
 		/* What is not there is written at the next change. */
-		if (events[world.at] == FOLDER_GONE)
+		if (event == FOLDER_GONE)
 			is_node_sure = false;
 		if (world.at + 1 < length)
 			continue;
 		judge(is_node_sure);
-		judge_event(events[world.at], before);
+		judge_event(event, before);
 	}
-	if (is_possible) {
-		world.result->num_played++;
-		if (ret_key)
-			note_key(ret_key);
-		judge_end();
-	}
+	possible = find_possible();
+	note_key(ret_key);
+	judge_end();
 	xen_link_free(world.link);
 	world.link = NULL;
-	return is_possible;
+	return possible;
 }
 
-static void play_all(enum event *events, size_t length, size_t max_length)
+static const struct sequences_game game = { NUM_EVENTS, event_names, play,
+					    fail };
+
+static void prepare(struct store *store, struct link_world_result *result)
 {
-	for (int event = 0; event < NUM_EVENTS; event++) {
-		events[length] = (enum event)event;
-		if (play(events, length + 1, NULL) && length + 1 < max_length)
-			play_all(events, length + 1, max_length);
-	}
-}
-
-static void note_situation(const struct situation *found)
-{
-	for (size_t i = 0; i < num_situations; i++) {
-		if (strcmp(situations[i].key, found->key) == 0)
-			return;
-	}
-	expect(num_situations < MAX_SITUATIONS, "too many situations");
-	situations[num_situations++] = *found;
-}
-
-static void play_breadth_first(void)
-{
-	struct situation first = { .length = 0 };
-
-	num_situations = 0;
-	(void)play(first.events, 0, first.key);
-	note_situation(&first);
-	for (size_t i = 0; i < num_situations; i++) {
-		struct situation next = situations[i];
-
-		expect(next.length < LINK_WORLD_MAX_LENGTH,
-		       "there is always something new");
-		world.result->length = ++next.length;
-		for (int event = 0; event < NUM_EVENTS; event++) {
-			next.events[next.length - 1] = (enum event)event;
-			if (play(next.events, next.length, next.key))
-				note_situation(&next);
-		}
-	}
-	world.result->num_situations = num_situations;
-}
-
-bool link_world_play(struct store *store, size_t all_length,
-		     struct link_world_result *ret_result)
-{
-	static enum event events[LINK_WORLD_MAX_LENGTH];
-
-	memset(ret_result, 0, sizeof(*ret_result));
+	memset(result, 0, sizeof(*result));
 	memset(&world, 0, sizeof(world));
 	world.store = store;
-	world.result = ret_result;
+	world.result = result;
+}
+
+bool link_world_play_first(struct store *store,
+			   struct link_world_result *ret_result)
+{
+	prepare(store, ret_result);
 	if (setjmp(world.end) == 0) {
-		if (all_length > 0)
-			play_all(events, 0, all_length);
-		else
-			play_breadth_first();
+		sequences_play_first(&game, &ret_result->played);
+		return true;
+	}
+	xen_link_free(world.link);
+	return false;
+}
+
+bool link_world_play_all(struct store *store, size_t length,
+			 struct link_world_result *ret_result)
+{
+	prepare(store, ret_result);
+	if (setjmp(world.end) == 0) {
+		sequences_play_all(&game, length, &ret_result->played);
 		return true;
 	}
 	xen_link_free(world.link);

@@ -12,23 +12,28 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "tests/fake/sequences.h"
+
 struct store;
 
-#define LINK_WORLD_MAX_LENGTH 16
+/*
+ * What is reached when nothing new comes any more, over whatever store; another
+ * rule or another event makes it another number.
+ */
+#define LINK_WORLD_SEQUENCES  18142
+#define LINK_WORLD_SITUATIONS 1644
+#define LINK_WORLD_LENGTH     13
 
 struct link_world_result {
-	unsigned num_played;
-	size_t length;         /* of the longest one, breadth-first */
-	size_t num_situations; /* that differ, breadth-first */
+	struct sequences_result played;
 	char failure[512];
 };
 
-/*
- * Every sequence to this length; or with 0 breadth-first, one for each situation
- * that was reached, until nothing is new. False: one failed, and which.
- */
-bool link_world_play(struct store *store, size_t all_length,
-		     struct link_world_result *ret_result);
+/* As those of sequences.h; false: one failed, and which. */
+bool link_world_play_first(struct store *store,
+			   struct link_world_result *ret_result);
+bool link_world_play_all(struct store *store, size_t length,
+			 struct link_world_result *ret_result);
 
 /* From within: the game is lost. */
 _Noreturn void link_world_fail(const char *what);
