@@ -570,8 +570,9 @@ bool link_world_play_first(struct store *store,
 {
 	prepare(store, ret_result);
 	if (setjmp(world.end) == 0) {
-		sequences_play_first(&game, &ret_result->played);
-		return true;
+		sequences_play_first(&game, SEQUENCES_MAX_LENGTH,
+				     &ret_result->played);
+		return !ret_result->played.is_cut;
 	}
 	xen_link_free(world.link);
 	return false;

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define MAX_SITUATIONS 16384
+#define MAX_SITUATIONS 60000
 #define MAX_PLACES     (2 * MAX_SITUATIONS)
 
 /* A sequence, and what it has reached. */
@@ -18,7 +18,7 @@ struct situation {
 static struct situation situations[MAX_SITUATIONS];
 static size_t num_situations;
 /* Where each is to be found by its key: its number and 1, or 0. */
-static uint16_t places[MAX_PLACES];
+static uint32_t places[MAX_PLACES];
 
 void sequences_tell(const struct sequences_game *game, const uint8_t *events,
 		    size_t length, char *text, size_t cap)
@@ -33,7 +33,7 @@ void sequences_tell(const struct sequences_game *game, const uint8_t *events,
 }
 
 /* The place of the situation with this key, or the empty one that it gets. */
-static uint16_t *find_place(const char *key)
+static uint32_t *find_place(const char *key)
 {
 	uint32_t hash = 2166136261u;
 	uint32_t at;
@@ -63,7 +63,7 @@ static uint32_t play(const struct sequences_game *game, struct situation *s,
 static void play_first(const struct sequences_game *game, struct situation *s,
 		       struct sequences_result *result)
 {
-	uint16_t *place;
+	uint32_t *place;
 
 	(void)play(game, s, result);
 	place = find_place(s->key);
@@ -72,10 +72,10 @@ static void play_first(const struct sequences_game *game, struct situation *s,
 	if (num_situations == MAX_SITUATIONS)
 		game->fail("too many situations");
 	situations[num_situations++] = *s;
-	*place = (uint16_t)num_situations;
+	*place = (uint32_t)num_situations;
 }
 
-void sequences_play_first(const struct sequences_game *game,
+void sequences_play_first(const struct sequences_game *game, size_t longest,
 			  struct sequences_result *ret_result)
 {
 	struct situation first = { .length = 0 };
@@ -88,8 +88,10 @@ void sequences_play_first(const struct sequences_game *game,
 		struct situation next = situations[i];
 		uint32_t possible = next.possible;
 
-		if (next.length == SEQUENCES_MAX_LENGTH)
-			game->fail("there is always something new");
+		if (next.length == longest) {
+			ret_result->is_cut = true;
+			break;
+		}
 		next.length++;
 		for (unsigned event = 0; event < game->num_events; event++) {
 			next.events[next.length - 1] = (uint8_t)event;

@@ -10,12 +10,13 @@
 #ifndef SEQUENCES_H
 #define SEQUENCES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #define SEQUENCES_MAX_LENGTH 24
 #define SEQUENCES_MAX_EVENTS 32
-#define SEQUENCES_KEY_BYTES  128
+#define SEQUENCES_KEY_BYTES  160
 
 struct sequences_game {
 	unsigned num_events;
@@ -36,13 +37,14 @@ struct sequences_result {
 	unsigned num_played;
 	size_t length; /* of the longest one */
 	size_t num_situations;
+	bool is_cut; /* something new may come behind the longest that may be */
 };
 
-/* Breadth-first, until nothing is new. */
-void sequences_play_first(const struct sequences_game *game,
+/* Breadth-first, until nothing is new; none longer than the longest. */
+void sequences_play_first(const struct sequences_game *game, size_t longest,
 			  struct sequences_result *ret_result);
 
-/* All to this length; the other one of the same game comes before. */
+/* All to this length, no longer than those; these come before. */
 void sequences_play_all(const struct sequences_game *game, size_t length,
 			struct sequences_result *ret_result);
 
