@@ -306,6 +306,9 @@ static void drop(struct guest *g)
 {
 	set_limit(g, NEVER_MS);
 	log_info("%s: gone", g->channels.host.who);
+	/* It was asked of this one: who has its number next is another. */
+	g->is_hold_asked = false;
+	g->is_resume_asked = false;
 	guest_hold_lost(g->hold);
 	wants_guest_left(g->env->wants, g->id.domid);
 	guest_channels_die(&g->channels);

@@ -258,6 +258,52 @@ static void test_who_asks_for_a_guest_that_dies_is_told(void **state)
 	finish(g);
 }
 
+/* Both are asked for before the guest is looked at. */
+static void ask_for_both(struct guest *g)
+{
+	assert_int_equal(guest_hold(g, on_done, NULL), 0);
+	assert_int_equal(guest_resume(g, on_done, NULL), 0);
+}
+
+static void
+test_what_was_asked_for_one_that_went_is_not_done_to_others(void **s)
+{
+	struct guest *g;
+	struct xen_guest id;
+
+	(void)s;
+	g = reach(GUEST_SERVING);
+	assert_int_equal(guest_hold(g, on_done, NULL), 0);
+	memory_set("/local/domain/5/vm", "/vm/" UUID2);
+	memory_set(OURS "/peer", UUID2 " u1");
+	guest_check(g);
+	assert_int_equal(told.count, 1);
+	end_session(3);
+	fake_loop_run(GUEST_LOOK_MS);
+	guest_check(g);
+	fake_loop_run(GUEST_LOOK_MS);
+	assert_true(guest_is_served(g, &id) && !id.is_held);
+	assert_string_equal(id.uuid, UUID2);
+	finish(g);
+}
+
+static void test_nothing_is_written_for_one_that_has_gone(void **state)
+{
+	struct guest *g;
+
+	(void)state;
+	g = reach(GUEST_SERVING);
+	ask_for_both(g);
+	/* The number is another domain's, and its folder does not say so yet. */
+	memory_set("/local/domain/5/vm", "/vm/" UUID2);
+	guest_check(g);
+	end_session(3);
+	fake_loop_run(GUEST_LOOK_MS);
+	assert_true(guest_is_absent(g));
+	assert_false(memory_has(OURS "/3"));
+	finish(g);
+}
+
 /* ------------------------------------------------------------- identity */
 
 static void test_a_domain_without_nodes_is_served_until_it_is_dead(void **state)
@@ -377,6 +423,8 @@ int main(void)
 		TEST(test_a_guest_that_comes_back_is_still_held),
 		TEST(test_an_asker_is_answered_later_and_once),
 		TEST(test_who_asks_for_a_guest_that_dies_is_told),
+		TEST(test_what_was_asked_for_one_that_went_is_not_done_to_others),
+		TEST(test_nothing_is_written_for_one_that_has_gone),
 		TEST(test_a_domain_without_nodes_is_served_until_it_is_dead),
 		TEST(test_a_number_that_is_another_domains_is_not_served),
 		TEST(test_a_word_of_whom_it_does_not_serve_is_not_heard),
