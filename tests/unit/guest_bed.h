@@ -158,7 +158,7 @@ static void on_left(void *arg)
 	num_left++;
 }
 
-static void on_done(void *arg, enum exit_status status, const char *text)
+static inline void on_done(void *arg, enum exit_status status, const char *text)
 {
 	(void)arg;
 	assert_true(text[0] != '\0');
@@ -166,7 +166,7 @@ static void on_done(void *arg, enum exit_status status, const char *text)
 	told.status = status;
 }
 
-static int set_up(void **state)
+static inline int set_up(void **state)
 {
 	(void)state;
 	memset(&env, 0, sizeof(env));
@@ -200,7 +200,7 @@ static int set_up(void **state)
 	return 0;
 }
 
-static int tear_down(void **state)
+static inline int tear_down(void **state)
 {
 	(void)state;
 	wants_free(env.wants);
@@ -222,7 +222,7 @@ static struct guest *new_guest(void)
 	return g;
 }
 
-static void say(struct guest *g, const char *name, const char *word)
+static inline void say(struct guest *g, const char *name, const char *word)
 {
 	char path[HANDSHAKE_PATH_BYTES];
 
@@ -236,7 +236,7 @@ static void say(struct guest *g, const char *name, const char *word)
 }
 
 /* The agent's answer to what the gateway says now. */
-static void answer(struct guest *g, const char *verb)
+static inline void answer(struct guest *g, const char *verb)
 {
 	const char *ours = memory_get(OURS "/hold");
 	char text[HANDSHAKE_WORD_BYTES];
@@ -246,7 +246,7 @@ static void answer(struct guest *g, const char *verb)
 	say(g, "hold", text);
 }
 
-static bool our_word_has(const char *node, const char *verb)
+static inline bool our_word_has(const char *node, const char *verb)
 {
 	const char *value = memory_get(node);
 
@@ -254,7 +254,7 @@ static bool our_word_has(const char *node, const char *verb)
 	       strncmp(value + 17, verb, strlen(verb)) == 0;
 }
 
-static void finish(struct guest *g)
+static inline void finish(struct guest *g)
 {
 	for (unsigned i = 0; i < HANDSHAKE_CHANNELS; i++)
 		if (session_of(i))
@@ -263,7 +263,7 @@ static void finish(struct guest *g)
 }
 
 /* A guest in this state; from SERVING on with a channel that is open. */
-static struct guest *reach(enum guest_state state)
+static inline struct guest *reach(enum guest_state state)
 {
 	struct guest *g;
 
