@@ -190,7 +190,7 @@ check-build: tests
 check-lint: lint
 
 check-unit: $(unit_bins)	## unit tests
-	$(Q)CMOCKA_MESSAGE_OUTPUT=TAP tests/run-tests -j $(TEST_JOBS) -t 60 \
+	$(Q)CMOCKA_MESSAGE_OUTPUT=TAP tests/run-tests -j $(TEST_JOBS) -t 240 \
 		$(sort $(unit_bins))
 
 check-integration: tests	## the real programs, on this machine
