@@ -114,9 +114,10 @@ class Gateway:
 
     def start(self):
         """Starts it, again perhaps, and returns when it serves."""
-        ready = self.count("ready")
+        ready = self.count(": ready: ")
         self.spawn()
-        self.wait_for(lambda: self.count("ready") > ready, "it is ready")
+        self.wait_for(lambda: self.count(": ready: ") > ready,
+                      "it is ready")
         return self
 
     def spawn(self):
