@@ -26,8 +26,8 @@ int claim_own_dir(const char *dir, int *ret_fd);
 
 /*
  * Claims: 0 with a descriptor, the caller's, that is the claim; -EBUSY if
- * somebody has it, or none can tell; -errno. `busid` is a name of ours or of the kernel's, never
- * a peer's text.
+ * somebody has it, or none can tell; -errno. `busid` is a name of ours or of the
+ * kernel's, never a peer's text.
  */
 int claim_take(const char *dir, const char *busid, int *ret_fd);
 
