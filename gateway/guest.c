@@ -215,28 +215,14 @@ void guest_stop(struct guest *guest)
 	revoke_all(guest, EXIT_CANNOT_REACH, "the gateway stops");
 }
 
-struct search {
-	const char *busid;
-	bool is_found;
-};
-
-static int compare_device(void *arg, const struct ipc_answer *answer)
-{
-	struct search *search = arg;
-
-	search->is_found |= strcmp(answer->device.busid, search->busid) == 0;
-	return 0;
-}
-
+/* What another gateway has, sessions_judge asks the remotes for. */
 static bool is_not_given(void *arg, const char *busid)
 {
 	const struct guest *g = arg;
-	struct search search = { .busid = busid };
 
 	return busid[0] != '\0' &&
-	       registry_list(g->env->registry, &g->channels.host.peer.policy,
-			     compare_device, &search) == 0 &&
-	       !search.is_found;
+	       !registry_is_given(g->env->registry, busid,
+				  &g->channels.host.peer.policy);
 }
 
 void guest_apply_config(struct guest *guest)

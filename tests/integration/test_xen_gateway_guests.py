@@ -57,6 +57,22 @@ def test_a_guest_that_no_rule_names_any_more_loses_its_channels(bench):
         assert other.word(0) == f"{kept} open"
 
 
+def test_a_reload_takes_a_passed_on_device_only_if_no_rule_gives_it(bench):
+    lab = bench.gateway('zero "zero0" { }')
+    remote = f'remote "lab" {{ address = "unix:{lab.socket}" }}\n'
+    give = 'export {{ remote = "lab" domains = {{ "{}" }} }}\n'
+    with bed(bench, (5, 6), remote + give.format("u5")) as (b, *_):
+        with GuestAgent(bench, b.xen, 5) as agent, agent.client() as client:
+            client.import_("zero0@lab")
+
+            b.reload()
+            b.gateway.wait_log("configuration reloaded")
+
+            assert client.get_descriptor(1).actual_length == 18
+            b.reload(more=remote + give.format("u6"))
+            wait_until(lambda: not b.gateway.sessions(), "it is taken")
+
+
 def test_the_number_of_the_list_changes_with_the_list(bench):
     with bed(bench) as (b, guest):
         before = guest.word("devices")
