@@ -27,6 +27,8 @@ static size_t memory_used;
 
 /* What every call says that would change something, unless it is 0. */
 static int memory_error;
+/* The same for what writes, and not for what removes. */
+static int memory_write_error;
 /* The read or list that fails, counted from now and from 1; 0: none. */
 static unsigned memory_failing_read;
 static int memory_read_error;
@@ -53,6 +55,7 @@ static void memory_clear(void)
 	memset(memory_nodes, 0, sizeof(memory_nodes));
 	memory_used = 0;
 	memory_error = 0;
+	memory_write_error = 0;
 	memory_failing_read = 0;
 	memory_num_lists = 0;
 	memory_num_watches = 0;
@@ -209,6 +212,8 @@ int store_write(struct store *store, const char *path, const char *value)
 	(void)store;
 	if (memory_error < 0)
 		return memory_error;
+	if (memory_write_error < 0)
+		return memory_write_error;
 	memory_set(path, value);
 	return 0;
 }
