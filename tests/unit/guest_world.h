@@ -16,7 +16,7 @@
 #include <strings.h>
 
 #include "gateway/channel_lock.h"
-#include "tests/fake/sequences.h"
+#include "sequences_played.h"
 #include "vchan-transport/log.h"
 
 #define DOMID   5
@@ -85,27 +85,7 @@ static struct world {
 	unsigned num_holds;    /* that the administrator waits for */
 	unsigned num_resumes;  /* that he waits for */
 	unsigned num_before;   /* sessions that were started */
-	const uint8_t *events;
-	size_t length;
-	size_t at;
 } world;
-
-static const struct sequences_game game;
-
-static void fail_game(const char *what)
-{
-	char text[512];
-	size_t to = world.at < world.length ? world.at + 1 : world.length;
-
-	sequences_tell(&game, world.events, to, text, sizeof(text));
-	fail_msg("%s, after %s", what, text);
-}
-
-static void expect(bool is_true, const char *what)
-{
-	if (!is_true)
-		fail_game(what);
-}
 
 /* ---- notes, which are files otherwise ---- */
 

@@ -26,7 +26,7 @@
 
 #include "frontend/vhci.h"
 #include "memory_store.h"
-#include "tests/fake/sequences.h"
+#include "sequences_played.h"
 #include "vchan-transport/channel.h"
 #include "vchan-transport/import.h"
 #include "vchan-transport/log.h"
@@ -99,27 +99,7 @@ static struct world {
 	bool is_detaching; /* the job of the want */
 	uint64_t started_ms;
 	enum exit_status status; /* of the job that ends */
-	const uint8_t *events;
-	size_t length;
-	size_t at;
 } world;
-
-static const struct sequences_game game;
-
-static void fail_game(const char *what)
-{
-	char text[512];
-	size_t to = world.at < world.length ? world.at + 1 : world.length;
-
-	sequences_tell(&game, world.events, to, text, sizeof(text));
-	fail_msg("%s, after %s", what, text);
-}
-
-static void expect(bool is_true, const char *what)
-{
-	if (!is_true)
-		fail_game(what);
-}
 
 static struct task *want(void)
 {

@@ -191,8 +191,8 @@ static void begin(const uint8_t *events, size_t length)
 	world.has_limit_passed = false;
 	world.num_asked_back = 0;
 	world.may_end = 0;
-	world.events = events;
-	world.length = length;
+	played.events = events;
+	played.length = length;
 }
 
 static uint32_t play(const uint8_t *events, size_t length,
@@ -201,8 +201,8 @@ static uint32_t play(const uint8_t *events, size_t length,
 	uint32_t possible = 0;
 
 	begin(events, length);
-	for (world.at = 0; world.at < length; world.at++) {
-		happen((enum event)events[world.at]);
+	for (played.at = 0; played.at < length; played.at++) {
+		happen((enum event)events[played.at]);
 		judge();
 	}
 	for (int event = 0; event < NUM_EVENTS; event++)

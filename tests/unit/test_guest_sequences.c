@@ -168,9 +168,10 @@ static void note_key(char key[static SEQUENCES_KEY_BYTES])
 /* As set_up() does, but for what no sequence changes. */
 static void begin(const uint8_t *events, size_t length)
 {
-	world = (struct world){ .events = events,
-				.length = length,
-				.has_rule = true };
+	played.events = events;
+	played.length = length;
+	played.at = 0;
+	world = (struct world){ .has_rule = true };
 	memset(fake_sessions, 0, sizeof(fake_sessions));
 	memset(notes, 0, sizeof(notes));
 	memset(&lock, 0, sizeof(lock));
@@ -189,9 +190,9 @@ static uint32_t play(const uint8_t *events, size_t length,
 	uint32_t possible = 0;
 
 	begin(events, length);
-	for (; world.at < length; world.at++) {
-		happen((enum event)events[world.at]);
-		judge((enum event)events[world.at]);
+	for (; played.at < length; played.at++) {
+		happen((enum event)events[played.at]);
+		judge((enum event)events[played.at]);
 	}
 	for (int event = 0; event < NUM_EVENTS; event++)
 		if (can_happen((enum event)event))

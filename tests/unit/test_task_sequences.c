@@ -176,18 +176,18 @@ static uint32_t play(const uint8_t *events, size_t length,
 {
 	uint32_t possible = 0;
 
-	world = (struct world){ .events = events,
-				.length = length,
-				.now_ms = LONG_MS,
-				.last_pid = 100 };
+	played.events = events;
+	played.length = length;
+	played.at = 0;
+	world = (struct world){ .now_ms = LONG_MS, .last_pid = 100 };
 	memory_clear();
 	memory_domid = 5;
 	memory_set(OURS, "");
 	memory_set(THEIRS "/devices", "0");
 	start_agent();
 	settle(true);
-	for (; world.at < length; world.at++) {
-		happen((enum event)events[world.at]);
+	for (; played.at < length; played.at++) {
+		happen((enum event)events[played.at]);
 		judge();
 	}
 	for (int event = 0; event < NUM_EVENTS; event++)

@@ -22,9 +22,9 @@
 #include <cmocka.h>
 
 #include "fake_loop.h"
+#include "sequences_played.h"
 #include "tests/fake/fake_usb_device.h"
 #include "tests/fake/quiet_channel.h"
-#include "tests/fake/sequences.h"
 #include "vchan-transport/log.h"
 
 #define DEVID       0x00020003
@@ -147,27 +147,7 @@ static struct world {
 	bool has_limit_passed;
 	unsigned num_asked_back; /* that were given back */
 	unsigned may_end;        /* 1 << enum engine_end */
-	const uint8_t *events;
-	size_t length;
-	size_t at;
 } world;
-
-static const struct sequences_game game;
-
-static void fail_game(const char *what)
-{
-	char text[512];
-	size_t to = world.at < world.length ? world.at + 1 : world.length;
-
-	sequences_tell(&game, world.events, to, text, sizeof(text));
-	fail_msg("%s, after %s", what, text);
-}
-
-static void expect(bool is_true, const char *what)
-{
-	if (!is_true)
-		fail_game(what);
-}
 
 static struct urb *find_held(const struct fate *f)
 {
