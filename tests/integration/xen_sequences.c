@@ -11,13 +11,15 @@
 #include "vchan-transport/log.h"
 #include "vchan-transport/store.h"
 
-#define ALL_LENGTH 3
+#define ALL_LENGTH    3
+#define ALL_SEQUENCES 1293
 
 /* Without those in which the store fails. */
-#define FRONT_ALL_LENGTH 4
-#define FRONT_SEQUENCES  3010
-#define FRONT_SITUATIONS 569
-#define FRONT_LENGTH     11
+#define FRONT_ALL_LENGTH    4
+#define FRONT_ALL_SEQUENCES 1539
+#define FRONT_SEQUENCES     3010
+#define FRONT_SITUATIONS    569
+#define FRONT_LENGTH        11
 
 static bool play_first(struct store *store)
 {
@@ -37,7 +39,8 @@ static bool play_first(struct store *store)
 static bool play_all(struct store *store)
 {
 	struct link_world_result r;
-	bool is_good = link_world_play_all(store, ALL_LENGTH, &r);
+	bool is_good = link_world_play_all(store, ALL_LENGTH, &r) &&
+		       r.played.num_played == ALL_SEQUENCES;
 
 	printf("%s - all %u sequences to length %zu reach none but these %s\n",
 	       is_good ? "ok" : "not ok", r.played.num_played, r.played.length,
@@ -71,7 +74,8 @@ static bool play_front(struct store *store)
 	set_domid(FRONT_WORLD_GUEST);
 	is_good = !failure && first.num_played == FRONT_SEQUENCES &&
 		  first.num_situations == FRONT_SITUATIONS &&
-		  first.length == FRONT_LENGTH;
+		  first.length == FRONT_LENGTH &&
+		  all.num_played == FRONT_ALL_SEQUENCES;
 	printf("%s - %u sequences of a guest's side to length %zu reach %zu "
 	       "situations, and all %u to length %zu none but these %s\n",
 	       is_good ? "ok" : "not ok", first.num_played, first.length,
