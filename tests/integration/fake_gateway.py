@@ -5,8 +5,8 @@ to send whatever bytes a hostile one would.
     gateway = FakeGateway({"1-1": describe("1-1")})
     gateway.on_import = lambda connection, busid: connection.sendall(b"junk")
 
-Each connection is in `connections`, so a test can go on talking on it as the
-device behind an import; the answer to one URB is reply_submit().
+Each connection of an import is in `connections`, so a test can go on talking on
+it as the device; the answer to one URB is reply_submit().
 """
 
 import socket
@@ -90,7 +90,8 @@ class FakeGateway:
             if code == REQ_DEVLIST:
                 self.on_devlist(connection)
                 connection.close()
-            elif code == REQ_IMPORT:
+                return
+            if code == REQ_IMPORT:
                 busid = recv_exactly(connection, 32).split(b"\0")[0].decode()
                 self.on_import(connection, busid)
         except (EOFError, OSError):
@@ -113,7 +114,7 @@ class FakeGateway:
             connection.sendall(op(REP_IMPORT, ST_NODEV))
 
     def wait_connection(self, number=0, limit_s=15):
-        """The connection of that number, its operation answered."""
+        """The import of that number, answered."""
         with self.changed:
             assert self.changed.wait_for(
                 lambda: len(self.connections) > number, limit_s)

@@ -6,6 +6,7 @@ import os
 import signal
 import struct
 import subprocess
+import time
 
 from harness import run, wait_until
 from tls_files import Lab
@@ -17,6 +18,14 @@ BERTA = 'zero "zero1" { peers = { "berta" } }\n'
 
 def answers(client):
     return client.get_descriptor(1, length=18).actual_length == 18
+
+
+def is_clock_after(note):
+    """Whether a process that starts now starts at another tick of the clock
+    than the one that is noted: numbers are never used again that soon."""
+    (started_at,) = struct.unpack_from("=Q", note, 8)
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    return int(now * os.sysconf("SC_CLK_TCK")) > started_at
 
 
 def notes(gateway):
@@ -84,6 +93,7 @@ def test_nobody_else_is_taken_for_an_orphan(bench):
         with open(path, "rb") as file:
             note = file.read()
         gateway.kill()
+        wait_until(lambda: is_clock_after(note), "the clock has gone on")
         other = subprocess.Popen(["sleep", "60"])
         try:
             # Its number is the session's now; and half a note, and none.
