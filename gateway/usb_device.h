@@ -27,7 +27,7 @@ struct loop;
 struct urb;
 struct usb_device;
 
-/* Room before the data of control transfers: libusb's setup. */
+/* Room before the data of control transfers: usbfs's setup. */
 #define URB_HEADROOM 8
 
 struct urb {
@@ -95,8 +95,9 @@ struct usb_device_ops {
 	void (*urb_done)(struct usb_device *d, struct urb *urb);
 
 	/*
-	 * All URBs are back.  Leaves the device as it was found: alternate settings
-	 * 0, first configuration, drivers re-attached; frees it.
+	 * All URBs are back, and the loop does not turn any more.  Leaves the device
+	 * as it was found: alternate settings 0, first configuration, drivers
+	 * re-attached; frees it.
 	 */
 	void (*close)(struct usb_device *d);
 };

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A device of this machine through libusb, from one usbfs descriptor that
- * somebody else opened: no discovery, no file system, no thread.
+ * somebody else opened: no discovery, no file system, no thread. Its transfers are
+ * usb_usbfs.c's, on the same descriptor.
  *
- * libusb announces all that it has to do by descriptors (a completion, a
- * cancellation, an unplugged device), which the loop watches; what one turn did
- * not reap keeps them ready. Requests that go through the kernel (alternate
- * settings, configuration, reset) block, which holds up this device alone; what
- * is in flight on endpoints that they take away is cancelled first.
+ * Requests that go through the kernel (alternate settings, configuration, reset)
+ * block, which holds up this device alone; usbfs ends what is in flight on
+ * endpoints that they take away.
  *
  * Large buffers are usbfs's own memory, mapped, which saves the kernel's copy.
  * Mapping is dear, so a bounded number of them is kept for the next transfer.
@@ -17,10 +16,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/time.h>
 #include <unistd.h>
-
-#include "vchan-transport/loop.h"
 
 /* Below this a copy costs less than what usbfs's memory brings with it. */
 #define DEV_MEM_MIN_BYTES (64u << 10)
@@ -104,66 +100,6 @@ static void on_time(void *arg)
 	/* Last: the engine may close the device. */
 	if (h->base.on_gone)
 		h->base.on_gone(h->base.on_gone_arg);
-}
-
-static void on_ready(void *arg, short revents)
-{
-	struct host_device *h = arg;
-	struct timeval now = { 0 };
-	int r;
-
-	(void)revents;
-	r = libusb_handle_events_timeout_completed(h->context, &now, NULL);
-	/* It would stay ready, and the loop would spin. */
-	if (r < 0 && r != LIBUSB_ERROR_INTERRUPTED)
-		host_mark_gone(h);
-}
-
-/* libusb lets go of usbfs when that says that the device is gone. */
-static void LIBUSB_CALL on_fd_removed(int fd, void *arg)
-{
-	struct host_device *h = arg;
-
-	for (size_t i = 0; i < HOST_MAX_WATCHES; i++) {
-		if (!h->watches[i].watch || h->watches[i].fd != fd)
-			continue;
-		loop_watch_stop(h->watches[i].watch);
-		h->watches[i].watch = NULL;
-	}
-	if (fd == h->fd)
-		host_mark_gone(h);
-}
-
-static int watch_one(struct host_device *h, size_t i,
-		     const struct libusb_pollfd *pollfd)
-{
-	if (i >= HOST_MAX_WATCHES)
-		return -EMFILE;
-	h->watches[i].fd = pollfd->fd;
-	return loop_watch_fd(h->loop, pollfd->fd, pollfd->events, on_ready, h,
-			     &h->watches[i].watch);
-}
-
-static int watch_events(struct host_device *h)
-{
-	const struct libusb_pollfd **pollfds = libusb_get_pollfds(h->context);
-	int r = 0;
-
-	if (!pollfds)
-		return -ENOMEM;
-	for (size_t i = 0; pollfds[i] && r == 0; i++)
-		r = watch_one(h, i, pollfds[i]);
-	libusb_free_pollfds(pollfds);
-	/* One handle, opened already: nothing will be added. */
-	libusb_set_pollfd_notifiers(h->context, NULL, on_fd_removed, h);
-	return r;
-}
-
-static void unwatch_events(struct host_device *h)
-{
-	libusb_set_pollfd_notifiers(h->context, NULL, NULL, NULL);
-	for (size_t i = 0; i < HOST_MAX_WATCHES; i++)
-		loop_watch_stop(h->watches[i].watch);
 }
 
 /* Interfaces. */
@@ -263,7 +199,6 @@ static int set_interface(struct usb_device *d, uint8_t number,
 
 	if (number >= HOST_MAX_INTERFACES)
 		return -EPIPE;
-	host_flush(h, number);
 	r = libusb_set_interface_alt_setting(h->handle, number, alternate);
 	if (r == 0)
 		h->alternates[number] = alternate;
@@ -303,7 +238,6 @@ static int set_configuration(struct usb_device *d, uint8_t value)
 	int r;
 	int claim;
 
-	host_flush(h, HOST_ALL_INTERFACES);
 	release_all(h);
 	r = change_configuration(h, value);
 	if (r == 0)
@@ -317,7 +251,6 @@ static int reset(struct usb_device *d)
 	struct host_device *h = host_of(d);
 	int r;
 
-	host_flush(h, HOST_ALL_INTERFACES);
 	r = libusb_reset_device(h->handle);
 	if (r == LIBUSB_ERROR_NOT_FOUND || r == LIBUSB_ERROR_NO_DEVICE) {
 		host_mark_gone(h);
@@ -479,8 +412,8 @@ static void close_device(struct usb_device *d)
 	struct host_device *h = host_of(d);
 
 	assert(!h->in_flight);
+	loop_watch_stop(h->watch);
 	if (h->handle) {
-		unwatch_events(h);
 		if (!d->is_gone)
 			put_back(h);
 		(void)host_drop_free_buffers(h);
@@ -568,7 +501,7 @@ int usb_libusb_open(struct loop *loop, int fd, struct usb_device **ret_device)
 	if (r == 0)
 		r = claim_all(h, &h->had_driver);
 	if (r == 0)
-		r = watch_events(h);
+		r = host_watch(h);
 	if (r < 0) {
 		close_device(&h->base);
 		return r;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * usb_libusb.h - what the two halves of the libusb device share, and only they:
- * usb_libusb.c has the device (opening, claiming, its requests, its memory, its
- * end), usb_libusb_transfer.c the transfers in flight.
+ * usb_libusb.h - what the two halves of a device of this host share, and only
+ * they: usb_libusb.c has the device (opening, claiming, its requests, its memory,
+ * its end), usb_usbfs.c the transfers in flight.
  */
 #ifndef USB_LIBUSB_H
 #define USB_LIBUSB_H
@@ -10,40 +10,35 @@
 #include <libusb.h>
 
 #include "gateway/usb_device.h"
+#include "vchan-transport/loop.h"
 
-struct loop_timer;
-struct loop_watch;
-
-/* libusb's own limits: data of a control transfer, and interface numbers. */
-#define HOST_CONTROL_MAX_BYTES 4096
-#define HOST_MAX_INTERFACES    DESCRIPTORS_MAX_INTERFACES
-
-/* Of libusb 1.0.26: its event descriptor, its timer and usbfs. */
-#define HOST_MAX_WATCHES 4
+/* libusb's own limit, of interface numbers. */
+#define HOST_MAX_INTERFACES DESCRIPTORS_MAX_INTERFACES
 
 /* Sizes of dev_mem buffers: 64 KiB, 128 KiB, ... 1 MiB. */
 #define HOST_NUM_BUFFER_SIZES 5
-
-struct host_watch {
-	int fd;
-	struct loop_watch *watch; /* NULL: unused, or stopped */
-};
 
 /* A buffer at rest; lies in the buffer itself. */
 struct host_free_buffer {
 	struct host_free_buffer *next;
 };
 
-/* What urb->transfer is. Owned by its slot; in a list while libusb has it. */
+/* What urb->transfer is. Owned by its slot; in a list while usbfs has it. */
 struct host_transfer {
-	struct libusb_transfer *usb;
 	struct urb *urb;
 	struct host_transfer *previous;
 	struct host_transfer *next;
+	/* What usbfs takes; more than one of them only for isochronous. */
+	uint8_t *parts;
+	size_t parts_bytes;
+	uint32_t num_parts;
+	uint32_t num_out;     /* of them, with usbfs */
+	size_t moved;         /* bytes, by all that have come back */
+	int status;           /* the first that is not 0 */
 	int cancel_status;    /* of the URB, should it come back cancelled */
 	uint64_t deadline_ms; /* control */
-	uint32_t max_packets; /* that `usb` has room for */
 	uint8_t setup[8];     /* control without data */
+	uint8_t *buffer;      /* isochronous: the URB's data, or: */
 	/* Isochronous packets that do not lie back to back. */
 	uint8_t *bounce;
 	size_t bounce_bytes;
@@ -57,7 +52,11 @@ struct host_device {
 	libusb_context *context;
 	libusb_device_handle *handle;
 	uint8_t *descriptor_bytes;
-	struct host_watch watches[HOST_MAX_WATCHES];
+	struct loop_watch *watch;
+	struct loop_source source;
+	bool can_gather; /* its controller */
+	bool must_look;  /* for what has ended already */
+	unsigned look_pause;
 
 	/* Fires for the nearest deadline, and at once to tell that it is gone. */
 	struct loop_timer *timer;
@@ -95,13 +94,8 @@ int host_submit(struct usb_device *d, struct urb *urb);
 void host_cancel(struct usb_device *d, struct urb *urb);
 void host_urb_done(struct usb_device *d, struct urb *urb);
 
-#define HOST_ALL_INTERFACES (-1)
-
-/*
- * Ends early, as Linux does when their endpoints go away, the transfers of one
- * interface or of all. They come back from the loop. Endpoint 0 stays as it is.
- */
-void host_flush(struct host_device *h, int interface);
+/* From now on what ends comes back from the loop. 0 or -errno. */
+int host_watch(struct host_device *h);
 
 /* Ends the control transfers that are past their limit; sets the timer anew. */
 void host_expire(struct host_device *h);

@@ -41,10 +41,16 @@
 /* With channel_arm: nothing else is awaited, so a short spin costs nobody. */
 #define CHANNEL_SPIN 4u
 
+enum channel_fd_kind {
+	CHANNEL_FD_LEVEL, /* ready until channel_wake has taken what it tells */
+	CHANNEL_FD_EDGE,  /* the same; told once is enough, wake takes all */
+	CHANNEL_FD_BELL,  /* told once, and means nothing but "look" */
+};
+
 struct channel_fd {
 	int fd;
 	short events; /* of poll(2) */
-	bool is_bell; /* each event is an edge, and means nothing but "look" */
+	enum channel_fd_kind kind;
 };
 
 struct channel; /* opaque; made by the functions below, freed by channel_free */

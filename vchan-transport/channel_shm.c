@@ -255,10 +255,10 @@ static size_t shm_fds(struct channel *c, unsigned want,
 	struct channel_shm *s = shm_of(c);
 
 	(void)want;
-	ret_fds[0] = (struct channel_fd){ s->bell, POLLIN, true };
+	ret_fds[0] = (struct channel_fd){ s->bell, POLLIN, CHANNEL_FD_BELL };
 	if (s->is_gone)
 		return 1;
-	ret_fds[1] = (struct channel_fd){ s->sock, POLLIN, false };
+	ret_fds[1] = (struct channel_fd){ s->sock, POLLIN, CHANNEL_FD_LEVEL };
 	return 2;
 }
 

@@ -171,7 +171,8 @@ static size_t socket_fds(struct channel *c, unsigned want,
 		events |= POLLIN;
 	if (want & CHANNEL_WRITE)
 		events |= POLLOUT;
-	ret_fds[0] = (struct channel_fd){ socket_of(c)->fd, events, false };
+	ret_fds[0] = (struct channel_fd){ socket_of(c)->fd, events,
+					  CHANNEL_FD_LEVEL };
 	return 1;
 }
 

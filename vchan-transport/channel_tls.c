@@ -443,7 +443,7 @@ static size_t tls_fds(struct channel *c, unsigned want,
 	/* What has been taken is sent, whatever the caller waits for. */
 	if (s->is_full)
 		events |= POLLOUT;
-	ret_fds[0] = (struct channel_fd){ s->fd, events, false };
+	ret_fds[0] = (struct channel_fd){ s->fd, events, CHANNEL_FD_LEVEL };
 	return 1;
 }
 

@@ -336,10 +336,12 @@ static size_t vchan_fds(struct channel *c, unsigned want,
 
 	(void)want;
 	/* Not a bell: the event channel is closed until an event is taken. */
-	ret_fds[0] = (struct channel_fd){ s->event_fd, POLLIN, false };
+	ret_fds[0] =
+		(struct channel_fd){ s->event_fd, POLLIN, CHANNEL_FD_EDGE };
 	if (s->life_fd < 0 || s->is_gone)
 		return 1;
-	ret_fds[1] = (struct channel_fd){ s->life_fd, POLLIN, false };
+	ret_fds[1] =
+		(struct channel_fd){ s->life_fd, POLLIN, CHANNEL_FD_LEVEL };
 	return 2;
 }
 

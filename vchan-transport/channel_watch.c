@@ -7,13 +7,21 @@ static void drop(struct channel_watch_fd *f)
 	f->watch = NULL;
 }
 
+/* Of loop.h. */
+static short events_of(const struct channel_fd *fd)
+{
+	return (short)(fd->kind == CHANNEL_FD_LEVEL ? fd->events
+						    : fd->events | LOOP_EDGE);
+}
+
 static void on_ready(void *arg, short revents)
 {
 	struct channel_watch_fd *f = arg;
 
 	(void)revents;
 	/* Being woken is all that a bell is for: the source is asked next. */
-	if (!f->is_bell && !channel_wake(f->owner->channel, f->fd))
+	if (f->kind != CHANNEL_FD_BELL &&
+	    !channel_wake(f->owner->channel, f->fd))
 		drop(f);
 }
 
@@ -31,10 +39,8 @@ int channel_watch_start(struct channel_watch *w, struct loop *loop,
 
 		f->owner = w;
 		f->fd = fds[i].fd;
-		f->events = fds[i].events;
-		f->is_bell = fds[i].is_bell;
-		if (f->is_bell)
-			f->events |= LOOP_EDGE;
+		f->events = events_of(&fds[i]);
+		f->kind = fds[i].kind;
 		r = loop_watch_fd(loop, f->fd, f->events, on_ready, f,
 				  &f->watch);
 		if (r < 0) {
@@ -55,9 +61,9 @@ bool channel_watch_arm(struct channel_watch *w, unsigned want)
 	for (size_t i = 0; i < n && i < w->num_fds; i++) {
 		struct channel_watch_fd *f = &w->fds[i];
 
-		if (!f->watch || f->is_bell || f->events == fds[i].events)
+		if (!f->watch || f->events == events_of(&fds[i]))
 			continue;
-		f->events = fds[i].events;
+		f->events = events_of(&fds[i]);
 		if (loop_watch_set(f->watch, f->events) < 0)
 			drop(f);
 	}

@@ -14,7 +14,7 @@ struct channel_watch_fd {
 	struct loop_watch *watch; /* NULL: not watched */
 	int fd;
 	short events;
-	bool is_bell;
+	enum channel_fd_kind kind;
 };
 
 /* Embedded in its owner; zero-initialised. */

@@ -94,7 +94,7 @@ static const int vain_calls[] = {
 	SCMP_SYS(readlink),
 };
 
-/* By number, what libusb asks of usbfs, for a device that is open. */
+/* By number, what libusb and we ask of usbfs, for a device that is open. */
 static const uint32_t session_ioctls[] = {
 	USBDEVFS_SUBMITURB,
 	USBDEVFS_REAPURBNDELAY,

@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/usb/ch9.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -128,16 +129,20 @@ void fake_usbfs_finish(struct fake_usbfs *f, size_t index, int status,
 	urb->actual_length = (int)actual_length;
 	take_out(f->submitted, &f->num_submitted, index);
 	f->done[f->num_done++] = urb;
-	set_ready(f, true);
+	if (!f->is_quiet)
+		set_ready(f, true);
 }
 
 static int submit(struct fake_usbfs *f, struct usbdevfs_urb *urb)
 {
 	int error = f->submit_error;
 
-	f->submit_error = 0;
-	if (error != 0)
+	if (error != 0 && f->submit_error_after == 0) {
+		f->submit_error = 0;
 		return fail(error);
+	}
+	if (error != 0)
+		f->submit_error_after--;
 	assert(f->num_submitted < FAKE_USBFS_MAX_URBS);
 	f->submitted[f->num_submitted++] = urb;
 	return 0;
@@ -156,6 +161,7 @@ static int discard(struct fake_usbfs *f, const struct usbdevfs_urb *urb)
 
 static int reap(struct fake_usbfs *f, struct usbdevfs_urb **ret_urb)
 {
+	f->num_reaps++;
 	if (f->num_done == 0)
 		return fail(f->is_gone ? ENODEV : EAGAIN);
 	*ret_urb = f->done[0];
@@ -174,6 +180,31 @@ void fake_usbfs_unplug(struct fake_usbfs *f)
 }
 
 /* Interfaces. */
+
+/* What has that endpoint in any setting of any configuration; -1: none. */
+static int interface_of(const struct fake_usbfs *f, uint8_t endpoint)
+{
+	int interface = -1;
+
+	for (size_t i = 0; i < f->num_descriptor_bytes;
+	     i += f->descriptors[i]) {
+		if (f->descriptors[i + 1] == USB_DT_INTERFACE)
+			interface = f->descriptors[i + 2];
+		if (f->descriptors[i + 1] == USB_DT_ENDPOINT &&
+		    f->descriptors[i + 2] == endpoint)
+			return interface;
+	}
+	return -1;
+}
+
+/* As usbfs does when an interface gets another setting or is released. */
+static void end_those_of(struct fake_usbfs *f, unsigned interface)
+{
+	for (size_t i = f->num_submitted; i > 0; i--)
+		if (interface_of(f, f->submitted[i - 1]->endpoint) ==
+		    (int)interface)
+			fake_usbfs_finish(f, i - 1, -ENOENT, 0);
+}
 
 static uint32_t bit_of(unsigned interface)
 {
@@ -225,6 +256,7 @@ static int set_interface(struct fake_usbfs *f,
 {
 	if (f->set_interface_error)
 		return fail(f->set_interface_error);
+	end_those_of(f, setting->interface);
 	note(f, "set %u to %u, ", setting->interface, setting->altsetting);
 	return 0;
 }
@@ -251,6 +283,7 @@ static int ioctl_number(struct fake_usbfs *f, unsigned long request, int number)
 	case USBDEVFS_CLAIMINTERFACE:
 		return claim(f, (unsigned)number);
 	case USBDEVFS_RELEASEINTERFACE:
+		end_those_of(f, (unsigned)number);
 		note(f, "release %d, ", number);
 		return 0;
 	case USBDEVFS_SETCONFIGURATION:
@@ -279,9 +312,10 @@ int fake_usbfs_ioctl(struct fake_usbfs *f, unsigned long request, void *arg)
 		return 0;
 	case USBDEVFS_GET_CAPABILITIES:
 		*(uint32_t *)arg = USBDEVFS_CAP_ZERO_PACKET |
-				   USBDEVFS_CAP_BULK_SCATTER_GATHER |
 				   USBDEVFS_CAP_REAP_AFTER_DISCONNECT |
 				   USBDEVFS_CAP_MMAP;
+		if (!f->cannot_gather)
+			*(uint32_t *)arg |= USBDEVFS_CAP_BULK_SCATTER_GATHER;
 		return 0;
 	case USBDEVFS_GET_SPEED:
 		return f->speed;

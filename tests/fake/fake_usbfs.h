@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * fake_usbfs.h - one device of usbfs, played inside a test's process, beneath
- * the real libusb. The descriptor is a pipe's write end, since its readiness is
+ * the real libusb and our own transfers. The descriptor is a pipe's write end, since its readiness is
  * the same as usbfs's: POLLOUT while there is something to reap, POLLERR when
- * the device is gone. The test hands over the calls that libusb makes on that
+ * the device is gone. The test hands over the calls that are made on that
  * descriptor, and plays the device: it looks at what was submitted, and finishes
- * it. What libusb asks of the kernel besides transfers goes to a journal.
+ * it. What is asked of the kernel besides transfers goes to a journal.
  */
 #ifndef FAKE_USBFS_H
 #define FAKE_USBFS_H
@@ -29,16 +29,21 @@ struct fake_usbfs {
 	const uint8_t *descriptors;
 	size_t num_descriptor_bytes;
 	int speed; /* enum usb_device_speed of Linux */
+	bool cannot_gather;
 	uint8_t configuration;
 	uint32_t drivers; /* bit n: interface n has a driver of the kernel */
 	uint32_t probed;  /* gets a driver with each configuration */
 	uint32_t others;  /* bit n: another program has interface n */
 	/* An errno: what such a request fails with; 0: it works. */
-	int submit_error; /* once */
+	int submit_error; /* once, of the URB after that many: */
+	unsigned submit_error_after;
 	int set_interface_error;
 	int reset_error;
 
+	bool is_quiet; /* nobody is woken when something ends */
+
 	/* What came of it. */
+	unsigned num_reaps; /* asked for, with something there or not */
 	char journal[2048]; /* "detach 0, claim 0, " */
 	struct usbdevfs_urb *submitted[FAKE_USBFS_MAX_URBS];
 	size_t num_submitted;

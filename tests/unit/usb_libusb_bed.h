@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * usb_libusb_bed.h - for the tests of the libusb device: it runs over the real
- * libusb, the real loop, and a usbfs that is played. libusb's calls on that
+ * usb_libusb_bed.h - for the tests of a host device: it runs over the real
+ * libusb, the real loop, and a usbfs that is played. The calls on that
  * descriptor are taken by the functions of the same name here, since a program's
  * own come before the C library's. For the same reason this is no archive's
  * member: whoever calls read(2) would get it.
@@ -58,6 +58,7 @@ static struct {
 	struct loop *loop;
 	struct usb_device *device;
 	struct loop_timer *limit;
+	struct loop_timer *turn;
 	size_t num_completed;
 	size_t num_awaited;
 	size_t num_told_gone;
@@ -65,7 +66,7 @@ static struct {
 	time_t skipped_s; /* the clock is ahead by this */
 } bed;
 
-/* What libusb calls. */
+/* What libusb and our own transfers call. */
 
 int ioctl(int fd, unsigned long request, ...)
 {
@@ -147,6 +148,12 @@ static void on_limit(void *arg)
 	loop_stop(bed.loop);
 }
 
+static void on_turn(void *arg)
+{
+	(void)arg;
+	loop_stop(bed.loop);
+}
+
 /* The bed. */
 
 static inline void run(void)
@@ -164,6 +171,22 @@ static inline void await(size_t num_urbs)
 	assert_int_equal(bed.num_completed, bed.num_awaited);
 }
 
+/* What there is to do now, and no more. */
+static inline void run_once(void)
+{
+	loop_timer_again(bed.turn, 0);
+	run();
+}
+
+/* Until usbfs has so many, which no callback tells of. */
+static inline void run_until_submitted(size_t num_urbs)
+{
+	for (int turns = 0; usbfs.num_submitted != num_urbs; turns++) {
+		assert_true(turns < 100);
+		run_once();
+	}
+}
+
 static inline int set_up(void **state)
 {
 	(void)state;
@@ -173,7 +196,9 @@ static inline int set_up(void **state)
 	usbfs.speed = 5;
 	usbfs.configuration = 1;
 	usbfs.drivers = 1;
-	if (loop_new(&bed.loop) < 0)
+	if (loop_new(&bed.loop) < 0 ||
+	    loop_timer_start(bed.loop, LIMIT_MS, 0, on_turn, NULL, &bed.turn) <
+		    0)
 		return -1;
 	return loop_timer_start(bed.loop, LIMIT_MS, 0, on_limit, NULL,
 				&bed.limit);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Transfers of the libusb device: all four types, their ends, cancelling. */
+/* Transfers of a host device: their ends, parts, control requests, cancelling. */
 #include "tests/unit/usb_libusb_bed.h"
+
+#define KIB ((size_t)1024)
 
 /* Transfers. */
 
@@ -84,10 +86,12 @@ static void each_end_of_a_transfer_has_its_status(void **state)
 		{ 0, 0 },
 		{ -EPIPE, -EPIPE },
 		{ -EOVERFLOW, -EOVERFLOW },
-		{ -EILSEQ, -EPROTO },
-		{ -ETIME, -EPROTO },
-		{ -ECOMM, -EPROTO },
+		{ -EPROTO, -EPROTO },
+		{ -EILSEQ, -EILSEQ },
+		{ -ETIME, -ETIME },
+		{ -ECOMM, -ECOMM },
 		{ -ESHUTDOWN, -ESHUTDOWN },
+		{ -ENOENT, -ESHUTDOWN }, /* what nobody cancelled */
 	};
 	struct buffer buffer;
 	struct urb urb;
@@ -130,6 +134,51 @@ static void a_hundred_that_end_at_once_all_come_back(void **state)
 	free(urbs);
 }
 
+static void what_is_done_at_once_is_found_without_a_wake_up(void **state)
+{
+	static struct buffer buffer;
+	struct urb urbs[3];
+
+	(void)state;
+	usbfs.is_quiet = true;
+	open_device();
+	for (size_t i = 0; i < 3; i++) {
+		urbs[i] = make_urb(USB_BULK, 0x81, &buffer, 64);
+		submit(&urbs[i]);
+		fake_usbfs_finish(&usbfs, 0, 0, i);
+	}
+
+	await(3);
+
+	for (size_t i = 0; i < 3; i++) {
+		assert_int_equal(urbs[i].actual_length, i);
+		done(&urbs[i]);
+	}
+	close_device();
+}
+
+static void a_look_in_vain_is_not_tried_again_for_a_while(void **state)
+{
+	struct buffer buffer;
+	struct urb urb;
+
+	(void)state;
+	open_device();
+	urb = make_urb(USB_BULK, 0x81, &buffer, 64);
+	for (unsigned i = 0; i < 200; i++) {
+		unsigned num_looks = usbfs.num_reaps;
+
+		submit(&urb);
+		run_once();
+		num_looks = usbfs.num_reaps - num_looks;
+		assert_int_equal(num_looks, i % 65 == 0 ? 1 : 0);
+		fake_usbfs_finish(&usbfs, 0, 0, 64);
+		await(1);
+	}
+	done(&urb);
+	close_device();
+}
+
 static void a_failed_submit_is_the_result_of_the_urb(void **state)
 {
 	struct buffer buffer;
@@ -148,6 +197,122 @@ static void a_failed_submit_is_the_result_of_the_urb(void **state)
 	assert_int_equal(urb.status, 0);
 	done(&urb);
 	close_device();
+}
+
+static void a_controller_that_cannot_gather_gets_parts(void **state)
+{
+	static uint8_t data[150 * KIB];
+	struct buffer buffer;
+	struct urb urb;
+
+	(void)state;
+	usbfs.cannot_gather = true;
+	open_device();
+	urb = make_urb(USB_BULK, 0x02, &buffer, sizeof(data));
+	urb.data = data;
+	urb.flags = USBIP_URB_ZERO_PACKET;
+	submit(&urb);
+	for (size_t at = 0; at < sizeof(data); at += 64 * KIB) {
+		bool is_last = sizeof(data) - at <= 64 * KIB;
+		struct usbdevfs_urb *part = usbfs.submitted[0];
+
+		assert_int_equal(usbfs.num_submitted, 1);
+		assert_ptr_equal(part->buffer, data + at);
+		assert_int_equal(part->buffer_length,
+				 is_last ? sizeof(data) - at : 64 * KIB);
+		assert_int_equal(part->flags,
+				 is_last ? USBDEVFS_URB_ZERO_PACKET : 0);
+		fake_usbfs_finish(&usbfs, 0, 0, (size_t)part->buffer_length);
+		if (is_last)
+			await(1);
+		else
+			run_until_submitted(1);
+	}
+
+	assert_int_equal(urb.status, 0);
+	assert_int_equal(urb.actual_length, sizeof(data));
+	done(&urb);
+	close_device();
+}
+
+/* The first part has come in full; what ends the second? */
+static struct urb play_second_part(void (*end)(struct urb *urb))
+{
+	static uint8_t data[150 * KIB];
+	struct buffer buffer;
+	struct urb urb;
+
+	usbfs.cannot_gather = true;
+	open_device();
+	urb = make_urb(USB_BULK, 0x81, &buffer, sizeof(data));
+	urb.data = data;
+	submit(&urb);
+	fake_usbfs_finish(&usbfs, 0, 0, 64 * KIB);
+	end(&urb);
+	done(&urb);
+	close_device();
+	return urb;
+}
+
+static void end_short(struct urb *urb)
+{
+	(void)urb;
+	run_until_submitted(1);
+	fake_usbfs_finish(&usbfs, 0, 0, 13);
+	await(1);
+}
+
+static void end_with_a_stall(struct urb *urb)
+{
+	(void)urb;
+	run_until_submitted(1);
+	fake_usbfs_finish(&usbfs, 0, -EPIPE, 0);
+	await(1);
+}
+
+static void end_by_cancelling_it(struct urb *urb)
+{
+	run_until_submitted(1);
+	bed.device->ops->cancel(bed.device, urb);
+	await(1);
+}
+
+static void end_by_cancelling_before_it(struct urb *urb)
+{
+	bed.device->ops->cancel(bed.device, urb);
+	await(1);
+	assert_int_equal(usbfs.num_submitted, 0);
+}
+
+static void end_by_a_failed_submit(struct urb *urb)
+{
+	(void)urb;
+	usbfs.submit_error = ENOMEM;
+	await(1);
+}
+
+static void a_part_that_is_not_full_is_the_last(void **state)
+{
+	static const struct {
+		void (*end)(struct urb *urb);
+		int status;
+		size_t actual_length;
+	} cases[] = {
+		{ end_short, 0, 64 * KIB + 13 },
+		{ end_with_a_stall, -EPIPE, 64 * KIB },
+		{ end_by_cancelling_it, -ECONNRESET, 64 * KIB },
+		{ end_by_cancelling_before_it, -ECONNRESET, 64 * KIB },
+		{ end_by_a_failed_submit, -ENOMEM, 64 * KIB },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct urb urb = play_second_part(cases[i].end);
+
+		assert_int_equal(urb.status, cases[i].status);
+		assert_int_equal(urb.actual_length, cases[i].actual_length);
+		(void)tear_down(state);
+		(void)set_up(state);
+	}
 }
 
 /* Control. */
@@ -218,7 +383,7 @@ static void a_device_is_asked_for_no_more_than_there_is_room_for(void **state)
 	urb.setup[0] = 0x40;
 	assert_int_equal(bed.device->ops->submit(bed.device, &urb), -EINVAL);
 
-	urb.length = 4097;
+	urb.length = 65536;
 	urb.setup[0] = 0xc0;
 	assert_int_equal(bed.device->ops->submit(bed.device, &urb), -EINVAL);
 	done(&urb);
@@ -307,187 +472,6 @@ static void a_cancelled_control_request_is_cancelled(void **state)
 	close_device();
 }
 
-/* Isochronous. */
-
-#define ISO_LENGTH 32
-
-static struct urb make_iso(uint8_t endpoint, struct buffer *buffer,
-			   struct usbip_iso_packet *packets, uint32_t n)
-{
-	struct urb urb =
-		make_urb(USB_ISOCHRONOUS, endpoint, buffer, ISO_LENGTH);
-
-	urb.packets = packets;
-	urb.num_packets = n;
-	return urb;
-}
-
-static void packets_back_to_back_are_not_copied(void **state)
-{
-	struct usbip_iso_packet packets[] = {
-		{ .offset = 0, .length = 8 },
-		{ .offset = 8, .length = 24 },
-	};
-	struct usbdevfs_urb *submitted;
-	struct buffer buffer;
-	struct urb urb;
-
-	(void)state;
-	open_device();
-	urb = make_iso(0x83, &buffer, packets, 2);
-	submit(&urb);
-	submitted = usbfs.submitted[0];
-	assert_int_equal(submitted->type, USBDEVFS_URB_TYPE_ISO);
-	assert_ptr_equal(submitted->buffer, buffer.data);
-	assert_int_equal(submitted->number_of_packets, 2);
-	assert_int_equal(submitted->iso_frame_desc[1].length, 24);
-
-	submitted->iso_frame_desc[0].actual_length = 5;
-	submitted->iso_frame_desc[1].status = (unsigned)-EXDEV;
-	fake_usbfs_finish(&usbfs, 0, 0, 5);
-	await(1);
-
-	assert_int_equal(urb.status, 0);
-	assert_int_equal(urb.actual_length, 5);
-	assert_int_equal(packets[0].actual_length, 5);
-	assert_int_equal(packets[0].status, 0);
-	assert_int_equal(packets[1].actual_length, 0);
-	assert_int_equal(packets[1].status, -EPROTO);
-	done(&urb);
-	close_device();
-}
-
-static void received_packets_with_gaps_go_to_their_places(void **state)
-{
-	struct usbip_iso_packet packets[] = {
-		{ .offset = 16, .length = 8 },
-		{ .offset = 0, .length = 4 },
-	};
-	struct usbdevfs_urb *submitted;
-	struct buffer buffer;
-	struct urb urb;
-
-	(void)state;
-	open_device();
-	memset(buffer.data, '.', ISO_LENGTH);
-	urb = make_iso(0x83, &buffer, packets, 2);
-	submit(&urb);
-	submitted = usbfs.submitted[0];
-	memcpy(submitted->buffer, "aaaaaaaabbbb", 12);
-	submitted->iso_frame_desc[0].actual_length = 6;
-	submitted->iso_frame_desc[1].actual_length = 4;
-	fake_usbfs_finish(&usbfs, 0, 0, 10);
-	await(1);
-
-	assert_memory_equal(buffer.data, "bbbb............aaaaaa..........",
-			    ISO_LENGTH);
-	assert_int_equal(urb.actual_length, 10);
-	done(&urb);
-	close_device();
-}
-
-static void sent_packets_with_gaps_are_gathered(void **state)
-{
-	struct usbip_iso_packet packets[] = {
-		{ .offset = 4, .length = 4 },
-		{ .offset = 20, .length = 2 },
-	};
-	struct buffer buffer;
-	struct urb urb;
-
-	(void)state;
-	open_device();
-	memcpy(buffer.data, "0123456789abcdefghijklmnopqrstuv", ISO_LENGTH);
-	urb = make_iso(0x04, &buffer, packets, 2);
-	submit(&urb);
-
-	assert_int_equal(usbfs.submitted[0]->buffer_length, 6);
-	assert_memory_equal(usbfs.submitted[0]->buffer, "4567kl", 6);
-
-	fake_usbfs_finish(&usbfs, 0, 0, 0);
-	await(1);
-	assert_memory_equal(buffer.data, "0123456789abcdefghijklmnopqrstuv",
-			    ISO_LENGTH);
-	done(&urb);
-	close_device();
-}
-
-static void more_packets_than_usbfs_takes_are_one_urb(void **state)
-{
-	static struct usbip_iso_packet packets[200];
-	struct buffer buffer;
-	struct urb urb;
-
-	(void)state;
-	open_device();
-	urb = make_iso(0x83, &buffer, packets, 1);
-	urb.length = 200;
-	packets[0].length = 1;
-	submit(&urb);
-	fake_usbfs_finish(&usbfs, 0, 0, 0);
-	await(1);
-	for (uint32_t i = 0; i < 200; i++)
-		packets[i] = (struct usbip_iso_packet){ i, 1, 0, 0 };
-	urb.num_packets = 200;
-	submit(&urb);
-	assert_int_equal(usbfs.num_submitted, 2);
-
-	fake_usbfs_finish(&usbfs, 0, 0, 0);
-	usbfs.submitted[0]->iso_frame_desc[71].actual_length = 1;
-	fake_usbfs_finish(&usbfs, 0, 0, 0);
-	await(1);
-
-	assert_int_equal(packets[199].actual_length, 1);
-	assert_int_equal(urb.actual_length, 1);
-	done(&urb);
-	close_device();
-}
-
-static void a_packet_outside_its_buffer_is_refused(void **state)
-{
-	struct usbip_iso_packet packets[] = {
-		{ .offset = ISO_LENGTH - 1, .length = 2 },
-		{ .offset = 0, .length = ISO_LENGTH },
-	};
-	struct buffer buffer;
-	struct urb urb;
-
-	(void)state;
-	open_device();
-	urb = make_iso(0x83, &buffer, packets, 1);
-	assert_int_equal(bed.device->ops->submit(bed.device, &urb), -EINVAL);
-
-	packets[0] = packets[1];
-	urb.num_packets = 2;
-	assert_int_equal(bed.device->ops->submit(bed.device, &urb), -EINVAL);
-	done(&urb);
-	close_device();
-}
-
-static void packets_of_an_unplugged_device_have_got_nothing(void **state)
-{
-	struct usbip_iso_packet packets[] = {
-		{ .offset = 0, .length = 8, .actual_length = 8 },
-	};
-	struct buffer buffer;
-	struct urb urb;
-
-	(void)state;
-	open_device();
-	urb = make_iso(0x83, &buffer, packets, 1);
-	submit(&urb);
-	usbfs.submitted[0]->iso_frame_desc[0].status = (unsigned)-ESHUTDOWN;
-	fake_usbfs_unplug(&usbfs);
-	await(1);
-
-	assert_int_equal(urb.status, -ESHUTDOWN);
-	assert_int_equal(urb.actual_length, 0);
-	assert_int_equal(packets[0].actual_length, 0);
-	assert_int_equal(packets[0].status, -ESHUTDOWN);
-	done(&urb);
-	close_device();
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -531,20 +515,15 @@ int main(void)
 			a_cancelled_control_request_is_cancelled, set_up,
 			tear_down),
 		cmocka_unit_test_setup_teardown(
-			packets_back_to_back_are_not_copied, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(
-			received_packets_with_gaps_go_to_their_places, set_up,
+			a_controller_that_cannot_gather_gets_parts, set_up,
 			tear_down),
 		cmocka_unit_test_setup_teardown(
-			sent_packets_with_gaps_are_gathered, set_up, tear_down),
+			a_part_that_is_not_full_is_the_last, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(
-			more_packets_than_usbfs_takes_are_one_urb, set_up,
+			what_is_done_at_once_is_found_without_a_wake_up, set_up,
 			tear_down),
 		cmocka_unit_test_setup_teardown(
-			a_packet_outside_its_buffer_is_refused, set_up,
-			tear_down),
-		cmocka_unit_test_setup_teardown(
-			packets_of_an_unplugged_device_have_got_nothing, set_up,
+			a_look_in_vain_is_not_tried_again_for_a_while, set_up,
 			tear_down),
 	};
 
