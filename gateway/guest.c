@@ -509,12 +509,14 @@ bool guest_is_served(const struct guest *guest, struct xen_guest *ret_guest)
 static int add_asker(struct guest *g, bool is_for_hold, xen_done_cb *on_done,
 		     void *arg)
 {
-	int r = guest_hold_add_asker(g->hold, is_for_hold, on_done, arg);
+	int r;
 
-	if (r < 0)
-		return r;
+	/* First those who asked for the other before, and are told of this. */
 	if (is_for_hold ? g->is_resume_asked : g->is_hold_asked)
 		serve_askers(g);
+	r = guest_hold_add_asker(g->hold, is_for_hold, on_done, arg);
+	if (r < 0)
+		return r;
 	if (is_for_hold)
 		g->is_hold_asked = true;
 	else

@@ -454,11 +454,14 @@ static void happen(enum event event)
 		world.num_holds++;
 		note_hold();
 		assert_int_equal(guest_hold(world.guest, on_held, NULL), 0);
+		expect(world.num_holds > 0, "told of a hold as it was asked");
 		break;
 	case RESUME:
 		world.num_resumes++;
 		assert_int_equal(guest_resume(world.guest, on_resumed, NULL),
 				 0);
+		expect(world.num_resumes > 0,
+		       "told of a resume as it was asked");
 		break;
 	case DONE:
 	case RESUMED:
