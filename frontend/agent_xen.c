@@ -314,20 +314,42 @@ static void answer(struct agent_xen *x)
 
 /* ---- its turn ---- */
 
+/* Dom0 saves and moves all of the domain, so its hold is one for all gateways. */
+static bool is_to_hold_all(struct agent_xen *x)
+{
+	const struct place *dom0 = find(x, 0);
+
+	return holds_itself(x) ||
+	       (dom0 && xen_gateway_says_hold(dom0->gateway));
+}
+
+static uint64_t step_one(struct xen_gateway *gateway, uint64_t next_ms)
+{
+	uint64_t due_ms = xen_gateway_step(gateway);
+
+	return due_ms < next_ms ? due_ms : next_ms;
+}
+
 static uint64_t step(struct agent_xen *x)
 {
+	const bool is_hold = is_to_hold_all(x);
+	struct place *dom0 = find(x, 0);
 	uint64_t next_ms = XEN_GATEWAY_NEVER;
+	bool is_waiting = false;
 
 	for (size_t i = 0; i < MAX_GATEWAYS; i++) {
 		struct xen_gateway *gateway = x->places[i].gateway;
-		uint64_t due_ms;
 
-		if (!gateway)
+		if (!gateway || &x->places[i] == dom0)
 			continue;
-		xen_gateway_set_held(gateway, holds_itself(x));
-		due_ms = xen_gateway_step(gateway);
-		if (due_ms < next_ms)
-			next_ms = due_ms;
+		xen_gateway_set_held(gateway, is_hold);
+		next_ms = step_one(gateway, next_ms);
+		is_waiting |= !xen_gateway_has_settled(gateway);
+	}
+	if (dom0) {
+		xen_gateway_set_held(dom0->gateway, holds_itself(x));
+		xen_gateway_set_waiting(dom0->gateway, is_waiting);
+		next_ms = step_one(dom0->gateway, next_ms);
 	}
 	answer(x);
 	return next_ms;

@@ -144,7 +144,8 @@ static void step_hold(struct xen_gateway *g, uint64_t now_ms)
 		go_on(g);
 	if (g->word.epoch == g->answered_epoch)
 		return;
-	if (g->word.verb == HANDSHAKE_HOLD && g->hold == HOLD_HELD)
+	if (g->word.verb == HANDSHAKE_HOLD && g->hold == HOLD_HELD &&
+	    !g->is_waiting)
 		answer_hold(g, HANDSHAKE_DONE);
 	if (g->word.verb == HANDSHAKE_RESUME && g->hold == HOLD_FREE &&
 	    has_tried_all(g))
@@ -154,6 +155,11 @@ static void step_hold(struct xen_gateway *g, uint64_t now_ms)
 void xen_gateway_set_held(struct xen_gateway *g, bool is_held)
 {
 	g->is_held_here = is_held;
+}
+
+void xen_gateway_set_waiting(struct xen_gateway *g, bool is_waiting)
+{
+	g->is_waiting = is_waiting;
 }
 
 bool xen_gateway_holds(const struct xen_gateway *g)

@@ -45,8 +45,10 @@ bool xen_gateway_needs_look(const struct xen_gateway *gateway);
 int xen_gateway_read_word(struct store *store, const char *path,
 			  struct handshake_word *ret_word);
 
-/* The guest itself wants to hold still, or no more. */
+/* The guest is to hold still, whatever this gateway says, or no more. */
 void xen_gateway_set_held(struct xen_gateway *gateway, bool is_held);
+/* Its hold is for others, too, who have not let go yet: it is not answered. */
+void xen_gateway_set_waiting(struct xen_gateway *gateway, bool is_waiting);
 /* May it give something now, or no more, since this was asked last? */
 bool xen_gateway_take_news(struct xen_gateway *gateway);
 /* Does the guest hold still for it, or is it to? */

@@ -57,6 +57,7 @@ struct xen_gateway {
 	struct handshake_word word; /* the gateway's latest: hold, resume, none */
 	uint64_t answered_epoch;
 	bool is_held_here;
+	bool is_waiting; /* for others, before it answers a hold */
 	bool has_looked;
 	bool needs_look;
 	bool has_devices;

@@ -288,6 +288,45 @@ def test_while_dom0_holds_nothing_is_kept_attached_wherever_it_is(bench):
             check_holds_all(agent, (pair, driver), (driver,), tell)
 
 
+def keep_held(gateway, lines):
+    """The agent's note of what it has let go of: its path."""
+    os.mkdir(os.environ["XUSBIP_XEN_DIR"], 0o700)
+    path = os.path.join(os.environ["XUSBIP_XEN_DIR"], f"held-{gateway}")
+    with open(path, "wb") as file:
+        file.write(lines)
+    return path
+
+
+def jobs_of(agent):
+    """The processes that it has started."""
+    done = subprocess.run(["pgrep", "-P", str(agent.process.pid)], text=True,
+                          capture_output=True, check=False)
+    return {int(pid) for pid in done.stdout.split()}
+
+
+def test_a_hold_of_dom0_is_done_when_driver_domains_are_let_go_of(bench):
+    with bed() as xen:
+        pair, driver = Pair(xen), driver_domain(xen)
+        keep_held(DRIVER, b"1-1 1234:5678\n")
+        with GuestAgent(bench, xen) as agent:
+            wait_until(lambda: " ask " in (driver.answer("0") or ""), "it asks")
+            (job,) = jobs_of(agent)
+            os.kill(job, signal.SIGSTOP)
+
+            hold = pair.say("hold")
+
+            agent.wait_log(f"xen:{DRIVER}: lets go of all its devices")
+            agent.wait_log("xen:0: lets go of all its devices")
+            wait_until(lambda: jobs_of(agent) == {job}, "dom0's are let go of")
+            assert pair.answer("hold") is None
+            os.kill(job, signal.SIGCONT)
+            pair.wait_answer("hold", f"{hold} done")
+            assert driver.answer("hold") is None
+            resume = pair.say("resume")
+            pair.wait_answer("hold", f"{resume} resumed")
+            agent.wait_log(f"xen:{DRIVER}: goes on; takes back 1 device")
+
+
 def test_while_the_guest_holds_itself_nothing_is_kept_attached(bench):
     elsewhere = FakeGateway({"1-1": describe("1-1")})
     with bed() as xen:
@@ -363,10 +402,7 @@ def test_nothing_is_attached_while_the_guest_holds_still(bench):
 def test_what_was_let_go_of_is_taken_back_by_the_next_agent_too(bench):
     with bed() as xen:
         pair = Pair(xen)
-        held = bench.file("xen-held-0", b"1-1 1234:5678\n")
-        os.mkdir(os.environ["XUSBIP_XEN_DIR"], 0o700)
-        kept = os.path.join(os.environ["XUSBIP_XEN_DIR"], "held-0")
-        os.rename(held, kept)
+        kept = keep_held(0, b"1-1 1234:5678\n")
         hold = pair.say("hold")
         with GuestAgent(bench, xen) as agent:
             pair.wait_answer("hold", f"{hold} done")
@@ -384,10 +420,7 @@ def test_what_was_let_go_of_is_taken_back_by_the_next_agent_too(bench):
 def test_what_is_wanted_is_not_taken_back_twice(bench):
     with bed() as xen:
         pair = Pair(xen)
-        os.mkdir(os.environ["XUSBIP_XEN_DIR"], 0o700)
-        kept = os.path.join(os.environ["XUSBIP_XEN_DIR"], "held-0")
-        with open(kept, "wb") as file:
-            file.write(b"1-1 1234:5678\n")
+        kept = keep_held(0, b"1-1 1234:5678\n")
         word = pair.want(0, "1-1")
         resume = pair.say("resume")
 

@@ -131,13 +131,15 @@ def test_a_domain_that_is_here_and_was_not_resumed_is_a_failure(bench):
     assert called(bench, "resume", "u1", resume_status=13)[0] == 0
 
 
-def test_devices_of_a_driver_domain_are_warned_of(bench):
+def test_devices_of_a_driver_domain_are_warned_of_if_none_is_asked(bench):
     words = "u1 uses devices of domain 9, which only itself can let go of"
     has_one = STORE + '/local/domain/5/data/xusbip/9/3 = "00000000a3 up"\n'
 
-    assert called(bench, "save", "u1", "file", store=has_one,
-                  words=words)[0] == 0
-    assert called(bench, "save", "u1", "file", store=STORE, words="")[0] == 0
+    assert called(bench, "save", "u1", "file", store=has_one, words=words,
+                  quiesce_status=13)[0] == 0
+    assert called(bench, "save", "u1", "file", store=STORE, words="",
+                  quiesce_status=13)[0] == 0
+    assert called(bench, "save", "u1", "file", store=has_one, words="")[0] == 0
 
 
 def test_a_suspended_domain_is_resumed_with_xl(bench):
