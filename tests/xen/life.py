@@ -35,8 +35,6 @@ CONFIG = f'export {{ vendor = "{parts.STICK[:4]}" domains = {{ "u1" }} }}\n' + \
     ''.join(f'disk "{device.busid}" {{ image = "/share/{device.image}" '
             f'domains = {{ "{device.guest}" }} }}\n'
             for device in DEVICES if device.busid != STICK)
-WRAPPER = (f'{parts.ADMIN} XUSBIP={helpers.XUSBIP} '
-           'sh /xusbip/etc/xen/xusbip-xl')
 GUEST_MIB = 160
 SETTLE_LIMIT_S = 60
 USE_LIMIT_S = 40
@@ -278,10 +276,10 @@ class Life:
 
     def save_and_restore(self, name, pick):
         guest = self.guests[name]
-        self.xen.check(f'{WRAPPER} save {name} /tmp/{name}.save', timeout=150)
+        self.xen.check(f'{parts.WRAPPER} save {name} /tmp/{name}.save', timeout=150)
         guest.wait_gone()
         time.sleep(pick)
-        self.xen.check(f'{WRAPPER} restore /tmp/{name}.save', timeout=150)
+        self.xen.check(f'{parts.WRAPPER} restore /tmp/{name}.save', timeout=150)
         guest.reopen()
 
     # What whoever looks after the machine does behind them

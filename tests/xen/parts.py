@@ -18,6 +18,7 @@ AGENT_CONFIG = '/run/frontend.conf'
 # Neither a device nor a channel.
 NOTHING_HELD = f'! ls {helpers.GATEWAY_DIR} | grep -qE "[.](lock|channel)$"'
 ADMIN = f'XUSBIP_ADMIN={helpers.GATEWAY_DIR}/admin.sock'
+WRAPPER = f'{ADMIN} XUSBIP={helpers.XUSBIP} sh /xusbip/etc/xen/xusbip-xl'
 # Neither is at a boundary of a page, nor of a transfer.
 WRITE_AT = 12345
 BLOCK_BYTES = 257 * 512

@@ -46,6 +46,7 @@ disk "{name}" {{
 	high_speed = {'true' if number % 2 else 'false'}
 	domains = {{ "u1" }}
 }}''' for number, name in enumerate(MANY))
+DOM0_DISK = 'disk "near" { image = "/share/dom0.img" domains = { "u1" } }'
 PAIRS = f'gateway "{DRIVER}" {{ domains = {{ "u1", "u2" }} }}\n'
 
 
@@ -333,8 +334,7 @@ def several_gateways_serve_several_guests_at_once(xen):
     before = xen.leftovers()
     assert xen.manager.stop() == 0
     parts.make_image(xen, 'dom0.img', DISK_BYTES)
-    gateway = parts.start_gateway(xen, PAIRS + '''
-disk "near" { image = "/share/dom0.img" domains = { "u1" } }''')
+    gateway = parts.start_gateway(xen, PAIRS + DOM0_DISK)
     agent = parts.start_agent(u1)
 
     used = [(u1, attach_stock(u1, 'near'), xen, '/share/dom0.img'),
@@ -410,6 +410,34 @@ def a_guest_is_saved_and_restored_with_what_a_driver_domain_gives_it(xen):
         check_xusbip(usbvm, f'detach --from u1 -b {busid}')
     wait_busids(u1)
     assert agent.stop() == 0
+    wait_sessions(usbvm, 0)
+    helpers.wait_nothing_left(u1, limit=15)
+    xen.check(f'rm {SAVED}')
+
+
+@bed.test(limit=400)
+def a_guest_is_saved_by_dom0_whatever_domain_gave_it_devices(xen):
+    u1, usbvm = find(xen, 'u1'), find(xen, DRIVER)
+    assert xen.manager.stop() == 0
+    parts.make_image(xen, 'dom0.img', DISK_BYTES)
+    gateway = parts.start_gateway(xen, PAIRS + DOM0_DISK)
+    agent = parts.start_agent(u1)
+    attach_stock(u1, 'near')
+    attach(u1, 'disk')
+    check_xusbip(usbvm, 'attach --to u1 -b other --persist')
+
+    xen.check(f'{parts.WRAPPER} save u1 {SAVED}', timeout=150)
+    u1.wait_gone()
+    xen.check(f'{parts.WRAPPER} restore {SAVED}', timeout=150)
+    u1.reopen()
+
+    wait_busids(u1, 'disk', 'near', 'other')
+    check_xusbip(usbvm, 'detach --from u1 -b other')
+    check_xusbip(usbvm, 'detach --from u1 -b disk')
+    check_xusbip(xen, 'detach --from u1 -b near')
+    wait_busids(u1)
+    assert agent.stop() == 0 and gateway.stop() == 0
+    start_manager(xen)
     wait_sessions(usbvm, 0)
     helpers.wait_nothing_left(u1, limit=15)
     xen.check(f'rm {SAVED}')

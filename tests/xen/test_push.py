@@ -21,8 +21,6 @@ from xen import Xen  # noqa: E402
 DISK_BYTES = 4 << 20
 SAVED = '/tmp/saved'
 SLEEP_HOOK = os.path.join(HERE, '..', '..', 'etc', 'systemd-sleep', 'xusbip')
-WRAPPER = (f'{parts.ADMIN} XUSBIP={helpers.XUSBIP} '
-           'sh /xusbip/etc/xen/xusbip-xl')
 EXIT_NO_DEVICE, EXIT_BUSY, EXIT_TIMEOUT, EXIT_NO_DOMAIN = 3, 7, 11, 13
 CONFIG = f'''
 export {{ vendor = "{parts.STICK[:4]}" domains = {{ "u1" }} }}
@@ -161,11 +159,11 @@ def a_guest_is_saved_and_restored_by_the_wrapper_with_its_devices(xen):
     write_disk(xen)
     domid = u1.domid
 
-    xen.check(f'{WRAPPER} save u1 {SAVED}', timeout=150)
+    xen.check(f'{parts.WRAPPER} save u1 {SAVED}', timeout=150)
     u1.wait_gone()
     held = xen.check(f'ls {helpers.STATE_DIR}/hold-*')
     assert u1.uuid in held, held
-    xen.check(f'{WRAPPER} restore {SAVED}', timeout=150)
+    xen.check(f'{parts.WRAPPER} restore {SAVED}', timeout=150)
     u1.reopen()
 
     assert u1.domid != domid
