@@ -125,18 +125,24 @@ static void set_part(struct host_transfer *t, uint32_t i, uint8_t type,
 	};
 }
 
+static int submit_to_usbfs(const struct host_device *h,
+			   struct usbdevfs_urb *part)
+{
+	return ioctl(h->fd, USBDEVFS_SUBMITURB, part) < 0 ? -errno : 0;
+}
+
 static int submit_part(struct host_device *h, struct host_transfer *t,
 		       uint32_t i)
 {
-	int r = ioctl(h->fd, USBDEVFS_SUBMITURB, part_of(t, i));
+	int r = submit_to_usbfs(h, part_of(t, i));
 
 	/* Buffers at rest count against usbfs's limit for all its users. */
-	if (r < 0 && errno == ENOMEM && host_drop_free_buffers(h))
-		r = ioctl(h->fd, USBDEVFS_SUBMITURB, part_of(t, i));
-	if (r < 0 && errno == ENODEV)
+	if (r == -ENOMEM && host_drop_free_buffers(h))
+		r = submit_to_usbfs(h, part_of(t, i));
+	if (r == -ENODEV)
 		host_mark_gone(h);
 	if (r < 0)
-		return -errno;
+		return r;
 	t->num_out++;
 	if (h->look_pause > 0)
 		h->look_pause--;
