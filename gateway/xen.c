@@ -157,17 +157,20 @@ static int watch_folder(struct xen *xen)
 	return r == -ECONNRESET ? r : 0;
 }
 
-/* A session whose guest is not served: its domain ended without a manager. */
+/*
+ * A lock that somebody still held when its channel ended goes now, if it is free;
+ * those of channels are held. A session whose guest is not served is killed: its
+ * domain ended without a manager.
+ */
 static void end_leftover(void *arg, unsigned domid, unsigned channel)
 {
 	const struct xen *xen = arg;
 	struct channel_note note;
 	int fd;
 
-	if (find_guest(xen, domid) ||
-	    channel_lock_find(xen->env.runtime_dir, domid, channel, &note) ==
+	if (channel_lock_find(xen->env.runtime_dir, domid, channel, &note) ==
 		    0 ||
-	    note.pid == 0)
+	    note.pid == 0 || find_guest(xen, domid))
 		return;
 	log_warn("session %d (domain %u channel %u): killed: the domain that "
 		 "it was started for is not served any more",

@@ -16,6 +16,7 @@ cleaned up after it. When it fails, the logs are shown.
 """
 
 import contextlib
+import ctypes
 import errno
 import os
 import random
@@ -37,6 +38,7 @@ BUILD = os.environ.get("XUSBIP_BUILD", os.path.join(ROOT, "build"))
 GATEWAY = os.path.join(BUILD, "xusbip-gateway")
 
 LIMIT_S = 15.0
+SYS_PIDFD_GETFD = 438
 # Below those that the kernel gives to whoever asks for none.
 PORTS = range(10000, 32768)
 
@@ -64,6 +66,34 @@ def process_state(pid):
             return stat.read().rsplit(")", 1)[1].split()[0]
     except (FileNotFoundError, ProcessLookupError):
         return None
+
+
+def stop_process(pid):
+    """It does nothing more, and no signal but SIGKILL ends it: before it has
+    stopped, one that is behind the SIGSTOP still may."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: process_state(pid) == "T", "it has stopped")
+
+
+def copy_descriptor(pid, ending):
+    """The one that a process has open of a file whose name ends so: the very
+    same, so its locks are shared."""
+    folder = f"/proc/{pid}/fd"
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        numbers = [int(number) for number in os.listdir(folder)
+                   if os.readlink(f"{folder}/{number}").endswith(ending)]
+    except PermissionError as why:
+        raise Skip("may not look into another process") from why
+    assert len(numbers) == 1, numbers
+    pidfd = os.pidfd_open(pid)
+    fd = libc.syscall(SYS_PIDFD_GETFD, pidfd, numbers[0], 0)
+    os.close(pidfd)
+    if fd >= 0:
+        return fd
+    if ctypes.get_errno() == errno.EPERM:
+        raise Skip("may not look into another process")
+    raise OSError(ctypes.get_errno(), "pidfd_getfd")
 
 
 def is_alive(pid):

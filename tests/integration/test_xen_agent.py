@@ -12,7 +12,7 @@ import threading
 
 from agent import AGENT, Agent
 from fake_gateway import FakeGateway, describe
-from harness import BUILD, LIMIT_S, Skip, run, wait_until
+from harness import BUILD, LIMIT_S, Skip, run, stop_process, wait_until
 from xenstore_relay import Relay
 from xenstored import READ, RM, FakeXen
 
@@ -311,7 +311,7 @@ def test_a_hold_of_dom0_is_done_when_driver_domains_are_let_go_of(bench):
         with GuestAgent(bench, xen) as agent:
             wait_until(lambda: " ask " in (driver.answer("0") or ""), "it asks")
             (job,) = jobs_of(agent)
-            os.kill(job, signal.SIGSTOP)
+            stop_process(job)
 
             hold = pair.say("hold")
 

@@ -13,7 +13,8 @@ import subprocess
 import time
 
 from fake_xen_guest import FakeXenGuest
-from harness import LIMIT_S, is_alive, run, wait_until
+from harness import (LIMIT_S, copy_descriptor, is_alive, run, stop_process,
+                     wait_until)
 from xen_gateway_bed import (BY_EVENT_S, CONFIG, EXIT_BUSY, EXIT_CANNOT_REACH,
                              EXIT_FAILED, EXIT_TIMEOUT, GRANT_LIMIT, XUSBIP,
                              GuestAgent, bed)
@@ -136,11 +137,25 @@ def test_a_session_cannot_write_down_who_it_is(bench):
         b.wait_clean()
 
 
+def test_a_lock_that_is_held_when_its_channel_ends_goes_when_it_is_free(bench):
+    with bed(bench) as (b, guest):
+        _, client = guest.open(0)
+        copy = copy_descriptor(b.gateway.sessions()[0], ".channel")
+        b.restart()
+        guest.let_go(0, client)
+        b.gateway.wait_log(r"channel 0: \w+ \+ LEFT -> IDLE")
+        assert b.locks()
+
+        os.close(copy)
+
+        b.wait_clean(25)
+
+
 def test_a_session_that_does_not_end_is_killed(bench):
     with bed(bench) as (b, guest):
         _, client = guest.open(0)
         pid = b.gateway.sessions()[0]
-        os.kill(pid, signal.SIGSTOP)
+        stop_process(pid)
         since = time.monotonic()
         guest.let_go(0, client)
         wait_until(lambda: not is_alive(pid), "the session has ended")

@@ -5,12 +5,11 @@ still, devices, and what a hostile one may write. As in test_xen_gateway.py the
 guest is played by the test."""
 
 import os
-import signal
 import threading
 import time
 
 from fake_xen_guest import FakeXenGuest
-from harness import LIMIT_S, run, wait_until
+from harness import LIMIT_S, run, stop_process, wait_until
 from xen_gateway_bed import (BY_EVENT_S, EXIT_BUSY, EXIT_OK, EXIT_TIMEOUT,
                              GuestAgent, bed)
 from xenstored import Store
@@ -133,7 +132,7 @@ def test_an_agent_that_does_not_answer_loses_its_devices_after_20_s(bench):
             with agent.client() as client:
                 client.import_("zero0")
                 # It cannot answer; its attachment goes on.
-                agent.process.send_signal(signal.SIGSTOP)
+                stop_process(agent.process.pid)
                 quiesce = b.admin("quiesce", "5")
                 _, err = quiesce.communicate(timeout=30)
                 assert quiesce.returncode == EXIT_TIMEOUT, err

@@ -10,7 +10,7 @@ import subprocess
 import time
 
 from fake_xen_gateway import CHANNELS, FakeXenGateway
-from harness import BUILD, LIMIT_S, is_alive, run, wait_until
+from harness import BUILD, LIMIT_S, is_alive, run, stop_process, wait_until
 from xenstore_relay import Relay
 from xenstored import READ, FakeXen
 
@@ -276,7 +276,7 @@ def test_whatever_the_gateway_says_in_the_middle_the_guest_lets_go(bench):
 def test_who_does_not_let_go_is_killed(bench):
     with bed() as (xen, gateway):
         served = Served(xen, gateway)
-        served.process.send_signal(signal.SIGSTOP)
+        stop_process(served.process.pid)
         begin = time.monotonic()
         served.say("closed 1 over")
         assert served.process.wait(LIMIT_S) == -signal.SIGKILL
@@ -288,7 +288,7 @@ def test_who_does_not_map_is_killed(bench):
     with bed() as (xen, gateway):
         process = start_list(xen)
         ask = gateway.wait_ask()
-        process.send_signal(signal.SIGSTOP)
+        stop_process(process.pid)
         gateway.say(ask.channel, f"{ask.epoch} open")
         assert process.wait(LIMIT_S) == -signal.SIGKILL
         wait_clean(xen, gateway)

@@ -5,9 +5,8 @@ guest that is paused: what it holds, and what it does not hold up."""
 
 import os
 import re
-import signal
 
-from harness import is_alive, run, wait_until
+from harness import is_alive, run, stop_process, wait_until
 from usbip_client import IN, OUT, Refused
 from xen_gateway_bed import GuestAgent, bed
 
@@ -135,7 +134,7 @@ def test_what_a_paused_guest_has_is_taken_from_it_by_a_rule(bench):
 def test_a_gateway_that_takes_nothing_holds_up_no_detach(bench):
     with bed(bench, (5,)) as (b, _), agent_of(bench, b.xen, 5) as agent:
         client, pid = attach(b, agent)
-        os.kill(pid, signal.SIGSTOP)
+        stop_process(pid)
         # More than the ring takes; the end must not be stuck behind it.
         for _ in range(3):
             client.submit(2, OUT, bytes(RING_BYTES // 3 + 8192))

@@ -27,7 +27,7 @@ import tempfile
 import time
 import uuid as uuids
 
-from harness import BUILD, LIMIT_S, ROOT, process_state, wait_until
+from harness import BUILD, LIMIT_S, ROOT, stop_process, wait_until
 
 # Debian's package with xenstored, and where it may be: installed, unpacked for
 # the guests of tests/xen, or unpacked by us.
@@ -365,9 +365,7 @@ class FakeXen:
         middle of a request: xenstored waits for the rest of one, and for that
         alone."""
         def has_stopped():
-            program.signal(signal.SIGSTOP)
-            wait_until(lambda: process_state(program.process.pid) == "T",
-                       "it has stopped")
+            stop_process(program.process.pid)
             if self.answers():
                 return True
             program.signal(signal.SIGCONT)
