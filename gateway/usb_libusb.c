@@ -18,9 +18,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* Below this a copy costs less than what usbfs's memory brings with it. */
-#define DEV_MEM_MIN_BYTES (64u << 10)
-#define DEV_MEM_MAX_BYTES (DEV_MEM_MIN_BYTES << (HOST_NUM_BUFFER_SIZES - 1))
+#define DEV_MEM_MAX_BYTES \
+	(HOST_DEV_MEM_MIN_BYTES << (HOST_NUM_BUFFER_SIZES - 1))
 /* At rest; usbfs has 16 MiB by default for all its users together. */
 #define DEV_MEM_FREE_MAX_BYTES (2u << 20)
 
@@ -285,7 +284,7 @@ static unsigned buffer_order(size_t bytes)
 {
 	unsigned order = 0;
 
-	while ((size_t)DEV_MEM_MIN_BYTES << order < bytes)
+	while ((size_t)HOST_DEV_MEM_MIN_BYTES << order < bytes)
 		order++;
 	return order;
 }
@@ -293,7 +292,7 @@ static unsigned buffer_order(size_t bytes)
 static uint8_t *dev_mem_alloc(struct host_device *h, size_t bytes)
 {
 	unsigned order = buffer_order(bytes);
-	size_t order_bytes = (size_t)DEV_MEM_MIN_BYTES << order;
+	size_t order_bytes = (size_t)HOST_DEV_MEM_MIN_BYTES << order;
 	struct host_free_buffer *buffer = h->free_buffers[order];
 
 	if (!buffer)
@@ -311,7 +310,7 @@ static uint8_t *buffer_alloc(struct usb_device *d, size_t bytes)
 {
 	uint8_t *memory = NULL;
 
-	if (bytes >= DEV_MEM_MIN_BYTES && bytes <= DEV_MEM_MAX_BYTES)
+	if (bytes >= HOST_DEV_MEM_MIN_BYTES && bytes <= DEV_MEM_MAX_BYTES)
 		memory = dev_mem_alloc(host_of(d), bytes);
 	return memory ? memory : heap_alloc(bytes);
 }
@@ -320,7 +319,7 @@ static void buffer_free(struct usb_device *d, uint8_t *data, size_t bytes)
 {
 	struct host_device *h = host_of(d);
 	unsigned order = buffer_order(bytes);
-	size_t order_bytes = (size_t)DEV_MEM_MIN_BYTES << order;
+	size_t order_bytes = (size_t)HOST_DEV_MEM_MIN_BYTES << order;
 	struct host_free_buffer *buffer;
 
 	if (!data)
@@ -344,7 +343,7 @@ bool host_drop_free_buffers(struct host_device *h)
 	if (h->free_buffer_bytes == 0)
 		return false;
 	for (unsigned order = 0; order < HOST_NUM_BUFFER_SIZES; order++) {
-		size_t order_bytes = (size_t)DEV_MEM_MIN_BYTES << order;
+		size_t order_bytes = (size_t)HOST_DEV_MEM_MIN_BYTES << order;
 
 		while (h->free_buffers[order]) {
 			uint8_t *data = (uint8_t *)h->free_buffers[order];

@@ -15,6 +15,9 @@
 /* libusb's own limit, of interface numbers. */
 #define HOST_MAX_INTERFACES DESCRIPTORS_MAX_INTERFACES
 
+/* Below this a copy costs less than what usbfs's memory brings with it. */
+#define HOST_DEV_MEM_MIN_BYTES (64u << 10)
+
 /* Sizes of dev_mem buffers: 64 KiB, 128 KiB, ... 1 MiB. */
 #define HOST_NUM_BUFFER_SIZES 5
 

@@ -27,7 +27,14 @@
 
 #define CONTROL_LIMIT_MS 5000
 #define SETUP_BYTES      sizeof(struct usb_ctrlrequest)
-#define CONTROL_MAX      ((size_t)UINT16_MAX)
+
+/*
+ * Setup packets lie before the data, and there is no room for one before usbfs's
+ * own memory. Buffers come in powers of two, so up to this none is of that.
+ */
+#define CONTROL_MAX_BYTES (32u << 10)
+_Static_assert(CONTROL_MAX_BYTES < HOST_DEV_MEM_MIN_BYTES,
+	       "a control transfer may get a buffer without headroom");
 
 /* usbfs takes no more in one piece. */
 #define PART_MAX_PACKETS 128
@@ -317,7 +324,7 @@ static int prepare_control(struct host_transfer *t)
 	size_t asked = (size_t)urb->setup[6] | (size_t)urb->setup[7] << 8;
 	uint8_t *setup = t->setup;
 
-	if (urb->length > CONTROL_MAX)
+	if (urb->length > CONTROL_MAX_BYTES)
 		return -EINVAL;
 	if (asked > urb->length && !(urb->setup[0] & USB_DIR_IN))
 		return -EINVAL;

@@ -2,6 +2,8 @@
 /* Transfers of a host device: their ends, parts, control requests, cancelling. */
 #include "tests/unit/usb_libusb_bed.h"
 
+#include "gateway/slot.h"
+
 #define KIB ((size_t)1024)
 
 /* Transfers. */
@@ -383,9 +385,57 @@ static void a_device_is_asked_for_no_more_than_there_is_room_for(void **state)
 	urb.setup[0] = 0x40;
 	assert_int_equal(bed.device->ops->submit(bed.device, &urb), -EINVAL);
 
-	urb.length = 65536;
-	urb.setup[0] = 0xc0;
-	assert_int_equal(bed.device->ops->submit(bed.device, &urb), -EINVAL);
+	done(&urb);
+	close_device();
+}
+
+/* Through the slots, since they say where the buffer is. */
+static void a_long_control_request_has_room_for_its_setup(void **state)
+{
+	static struct buffer unused;
+	struct slot_pool *pool;
+	struct slot *slot;
+
+	(void)state;
+	open_device();
+	pool = slot_pool_new(NULL, bed.device, 1u << 20);
+	assert_non_null(pool);
+	slot = slot_take(pool);
+	slot->urb = make_urb(USB_CONTROL, 0x80, &unused, 32768);
+	assert_int_equal(slot_reserve(pool, slot, 32768), 0);
+	submit(&slot->urb);
+	assert_ptr_equal(usbfs.submitted[0]->buffer,
+			 slot->urb.data - URB_HEADROOM);
+	assert_int_equal(usbfs.num_maps, 0);
+	fake_usbfs_finish(&usbfs, 0, 0, 0);
+	await(1);
+
+	slot->urb.length = 32769;
+	assert_int_equal(bed.device->ops->submit(bed.device, &slot->urb),
+			 -EINVAL);
+	slot_give(pool, slot);
+	slot_pool_free(pool);
+	close_device();
+}
+
+static void what_usbfs_does_not_give_back_is_lost_with_the_device(void **state)
+{
+	struct buffer buffer;
+	struct urb urb;
+
+	(void)state;
+	open_device();
+	urb = make_urb(USB_BULK, 0x81, &buffer, 64);
+	submit(&urb);
+	usbfs.num_submitted = 0;
+	fake_usbfs_unplug(&usbfs);
+
+	await(1);
+
+	assert_int_equal(urb.status, -ESHUTDOWN);
+	assert_int_equal(urb.actual_length, 0);
+	run_once();
+	assert_int_equal(bed.num_told_gone, 1);
 	done(&urb);
 	close_device();
 }
@@ -472,59 +522,30 @@ static void a_cancelled_control_request_is_cancelled(void **state)
 	close_device();
 }
 
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(
-			a_bulk_transfer_gets_what_the_device_gave, set_up,
-			tear_down),
-		cmocka_unit_test_setup_teardown(
-			a_device_that_moved_bulk_data_is_reset_at_the_end,
-			set_up, tear_down),
-		cmocka_unit_test_setup_teardown(
-			only_a_zero_packet_is_asked_for_of_usbfs, set_up,
-			tear_down),
-		cmocka_unit_test_setup_teardown(
-			each_end_of_a_transfer_has_its_status, set_up,
-			tear_down),
-		cmocka_unit_test_setup_teardown(
-			a_hundred_that_end_at_once_all_come_back, set_up,
-			tear_down),
-		cmocka_unit_test_setup_teardown(
-			a_failed_submit_is_the_result_of_the_urb, set_up,
-			tear_down),
-		cmocka_unit_test_setup_teardown(
-			the_setup_packet_lies_before_the_data, set_up,
-			tear_down),
-		cmocka_unit_test_setup_teardown(
-			a_request_without_data_needs_no_buffer, set_up,
-			tear_down),
-		cmocka_unit_test_setup_teardown(
-			a_device_is_asked_for_no_more_than_there_is_room_for,
-			set_up, tear_down),
-		cmocka_unit_test_setup_teardown(
-			a_swallowed_control_request_ends_after_five_seconds,
-			set_up, tear_down),
-		cmocka_unit_test_setup_teardown(
-			a_cancelled_transfer_comes_back_as_such, set_up,
-			tear_down),
-		cmocka_unit_test_setup_teardown(
-			one_that_ended_before_its_cancel_keeps_its_result,
-			set_up, tear_down),
-		cmocka_unit_test_setup_teardown(
-			a_cancelled_control_request_is_cancelled, set_up,
-			tear_down),
-		cmocka_unit_test_setup_teardown(
-			a_controller_that_cannot_gather_gets_parts, set_up,
-			tear_down),
-		cmocka_unit_test_setup_teardown(
-			a_part_that_is_not_full_is_the_last, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(
-			what_is_done_at_once_is_found_without_a_wake_up, set_up,
-			tear_down),
-		cmocka_unit_test_setup_teardown(
-			a_look_in_vain_is_not_tried_again_for_a_while, set_up,
-			tear_down),
+		TEST(a_bulk_transfer_gets_what_the_device_gave),
+		TEST(a_device_that_moved_bulk_data_is_reset_at_the_end),
+		TEST(only_a_zero_packet_is_asked_for_of_usbfs),
+		TEST(each_end_of_a_transfer_has_its_status),
+		TEST(a_hundred_that_end_at_once_all_come_back),
+		TEST(a_failed_submit_is_the_result_of_the_urb),
+		TEST(the_setup_packet_lies_before_the_data),
+		TEST(a_request_without_data_needs_no_buffer),
+		TEST(a_device_is_asked_for_no_more_than_there_is_room_for),
+		TEST(a_swallowed_control_request_ends_after_five_seconds),
+		TEST(a_cancelled_transfer_comes_back_as_such),
+		TEST(one_that_ended_before_its_cancel_keeps_its_result),
+		TEST(a_cancelled_control_request_is_cancelled),
+		TEST(a_controller_that_cannot_gather_gets_parts),
+		TEST(a_part_that_is_not_full_is_the_last),
+		TEST(what_is_done_at_once_is_found_without_a_wake_up),
+		TEST(a_look_in_vain_is_not_tried_again_for_a_while),
+		TEST(a_long_control_request_has_room_for_its_setup),
+		TEST(what_usbfs_does_not_give_back_is_lost_with_the_device),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
