@@ -170,6 +170,18 @@ static bool holds_itself(const struct agent_xen *x)
 	return x->word.verb == HANDSHAKE_HOLD;
 }
 
+/*
+ * Dom0 saves and moves all of the domain, and can end it anyway: its hold is one
+ * for all gateways.
+ */
+static bool is_to_hold_all(struct agent_xen *x)
+{
+	const struct place *dom0 = find(x, 0);
+
+	return holds_itself(x) ||
+	       (dom0 && xen_gateway_says_hold(dom0->gateway));
+}
+
 static int look_at_own(struct agent_xen *x)
 {
 	bool was_held = holds_itself(x);
@@ -313,15 +325,6 @@ static void answer(struct agent_xen *x)
 }
 
 /* ---- its turn ---- */
-
-/* Dom0 saves and moves all of the domain, so its hold is one for all gateways. */
-static bool is_to_hold_all(struct agent_xen *x)
-{
-	const struct place *dom0 = find(x, 0);
-
-	return holds_itself(x) ||
-	       (dom0 && xen_gateway_says_hold(dom0->gateway));
-}
 
 static uint64_t step_one(struct xen_gateway *gateway, uint64_t next_ms)
 {
@@ -484,27 +487,19 @@ bool agent_xen_on_child(struct agent_xen *x, pid_t pid, int status)
 	return false;
 }
 
-/* A hold of dom0's is to be believed: it can end the guest anyway. */
-static bool holds_back(const struct xen_gateway *holder,
-		       const struct address *gateway)
-{
-	if (xen_gateway_domid(holder) == 0 && xen_gateway_says_hold(holder))
-		return true;
-	return xen_gateway_holds(holder) && gateway->kind == ADDRESS_XEN &&
-	       xen_gateway_is_called(holder, gateway->host);
-}
-
-bool agent_xen_holds(const struct agent_xen *x, const struct address *gateway)
+bool agent_xen_holds(struct agent_xen *x, const struct address *gateway)
 {
 	if (!x)
 		return false;
 	for (size_t i = 0; i < MAX_GATEWAYS; i++) {
 		const struct xen_gateway *holder = x->places[i].gateway;
 
-		if (holder && holds_back(holder, gateway))
+		if (holder && xen_gateway_holds(holder) &&
+		    gateway->kind == ADDRESS_XEN &&
+		    xen_gateway_is_called(holder, gateway->host))
 			return true;
 	}
-	return holds_itself(x);
+	return is_to_hold_all(x);
 }
 
 void agent_xen_on_removal(struct agent_xen *x)

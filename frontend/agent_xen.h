@@ -38,8 +38,7 @@ bool agent_xen_on_child(struct agent_xen *xen, pid_t pid, int status);
  * says is for all of them: no port may be in use when it is saved. Any other
  * gateway holds what is its own.
  */
-bool agent_xen_holds(const struct agent_xen *xen,
-		     const struct address *gateway);
+bool agent_xen_holds(struct agent_xen *xen, const struct address *gateway);
 /* A USB device has left this kernel. */
 void agent_xen_on_removal(struct agent_xen *xen);
 
